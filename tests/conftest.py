@@ -104,7 +104,7 @@ def quick_tvl1() -> Iterator[None]:
         return np.stack([(after - before) / 16, (before - 128) / 16], axis=1)  # (N - 1, 2, H, W), within ±16 px
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vadis.flow.video_flow.tvl1", differences)
+        patch.setattr("vadis.flow.store.tvl1", differences)
         yield
 
 

@@ -86,9 +86,13 @@ class FakeOptions:
     top_k: int
     flip: bool
     batch_size: int
-    progress: object
+    progress: object = None
     labels: str | None = None
     part: None = None
+
+    @classmethod
+    def of(cls, model, segment, window, stride, **others):
+        return cls(model, FakeSliding(segment or model.card.segment_seconds, window, stride), **others)
 
     @property
     def settings(self):

@@ -4,11 +4,16 @@ from pathlib import Path
 
 import numpy as np
 
-from vadis.evaluation.metrics import Evaluation, write_summary
-from vadis.evaluation.predictions import Prediction, open_predictions, parse_predictions
+from vadis.evaluation.metrics import (
+    Evaluation,
+    Prediction,
+    open_predictions,
+    read_predictions,
+    read_settings,
+    write_summary,
+)
 
 SETTINGS = {
-    "schema": 1,
     "model": "m",
     "model_sha256": "0",
     "architecture": "i3d",
@@ -26,10 +31,11 @@ SETTINGS = {
 
 def write_run(folder: Path, num_right: int, **changes: object) -> Path:
     """Write an evaluation of four videos of which ``num_right`` were right in every column; returns ``folder``."""
-    with open_predictions(folder / "answers.jsonl", {**SETTINGS, **changes}) as file:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "answers.jsonl"
+    with open_predictions(path, {**SETTINGS, **changes}) as journal:
         for number in range(4):
             logits = np.array([1, 0] if number < num_right else [0, 1], np.float32)
-            file.append(Prediction(f"{number}.mp4", "run", {"rgb": logits, "flow": logits}))
-    settings, made = parse_predictions(Path("answers.jsonl"), (folder / "answers.jsonl").read_bytes())
-    write_summary(folder, Evaluation(folder, settings, list(made.values())).summary())
+            journal.append(Prediction(f"{number}.mp4", "ok", label="run", logits={"rgb": logits, "flow": logits}))
+    write_summary(folder, Evaluation(folder, read_settings(path), [*read_predictions(path).values()]).summary())
     return folder

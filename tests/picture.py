@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 import vadis
 from tests.browser import opened
-from vadis.batch.results_file import LastResults
+from vadis.batch import LastResults
 from vadis.cli.terminal import file_console
 from vadis.cli.timeline import table
 from vadis.report.annotate import annotate

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vadis.flow.video_flow import with_flow
+from vadis.flow.store import with_flow
 from vadis.models import Model
 from vadis.preprocessing import centre_crop, network_input
 from vadis.video.reader import open_video

@@ -25,7 +25,7 @@ from tests.make_model import make_model
 from tests.needs import absent
 from tests.pages import PAGES, ROOT, commands
 from tests.synthetic import write_video
-from tests.weights.test_export import assert_same
+from tests.weights.test_convert_export import assert_same
 from vadis import cli
 from vadis.datasets import camera
 from vadis.models import ModelCard, build_networks

@@ -11,7 +11,7 @@ import pytest
 from tests.sentences import GOLDEN, error_classes, parsed_package, sentences
 from vadis.errors import VIDEO_ERROR_CODES, VideoError, advice, what_next
 from vadis.inference.classify import record_of
-from vadis.video.isolated.protocol import error_from_json, error_to_json
+from vadis.video.isolated.process import error_from_json, error_to_json
 from vadis.video.sources import Stamp
 
 ROOT = Path(__file__).parents[1]

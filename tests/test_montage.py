@@ -6,7 +6,7 @@ import pytest
 
 from tests.benchmarks.timeline import fit, scenes_in
 from vadis import classify, load_model
-from vadis.inference.timeline import SHORTEST_SECONDS
+from vadis.inference.scores import SHORTEST_SECONDS
 from vadis.weights.catalog import STAND_IN
 
 

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 
 from vadis.datasets import Dataset, Example
-from vadis.evaluation.metrics import Evaluation, write_summary
-from vadis.evaluation.predictions import Prediction
-from vadis.evaluation.run_index import PUBLISHED
+from vadis.evaluation.metrics import Evaluation, Prediction, write_summary
+from vadis.evaluation.paper_plan import PUBLISHED
 from vadis.models import MODELS, Model, ModelCard, build_networks
 from vadis.training.plan import RUN_NAME, Plan
 from vadis.training.recipes import choose_recipes, default_recipe
@@ -107,7 +106,10 @@ def write_tested(
     summary = {}
     for column, count in right.items():
         logits = {True: np.eye(len(labels))[0], False: -np.eye(len(labels))[0]}
-        answers = [Prediction("a.mp4", labels[0], {column: logits[number < count]}) for number in range(1000)]
+        answers = [
+            Prediction("a.mp4", "ok", label=labels[0], logits={column: logits[number < count]})
+            for number in range(1000)
+        ]
         settings = {"classes": labels, "networks": [column], "averages": "logits"}
         summary |= Evaluation(folder, settings, answers).summary()
     about = {"dataset": dataset, "split": split, "part": part, "model": model, "architecture": architecture}

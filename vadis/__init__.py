@@ -11,7 +11,7 @@ import typing as _typing
 
 if _typing.TYPE_CHECKING:
     from vadis import models as models
-    from vadis.batch.results_file import read_results
+    from vadis.batch import read_results
     from vadis.errors import DeviceError, UsageError, VadisError, VideoError, WeightsError
     from vadis.evaluation.frechet import FrechetStatistics, frechet_distance
     from vadis.flow import to_gray, tvl1
@@ -30,7 +30,7 @@ __all__ += ["classify", "classify_many", "extract_features", "frechet_distance",
 __all__ += ["read_results", "to_gray", "tvl1"]
 
 _HOMES = {
-    "batch.results_file": {"read_results"},
+    "batch": {"read_results"},
     "errors": {"DeviceError", "UsageError", "VadisError", "VideoError", "WeightsError"},
     "evaluation.frechet": {"FrechetStatistics", "frechet_distance"},
     "flow": {"to_gray", "tvl1"},

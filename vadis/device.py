@@ -1,6 +1,5 @@
 """Choose the device, count processors, and go on with smaller batches where memory runs out."""
 
-import ctypes
 import gc
 import logging
 import os
@@ -67,48 +66,39 @@ def cudnn_version(device: "torch.device") -> str | None:
 def cpu_count() -> int:
     """Return how many processors this process may use: by its affinity and the quota of its cgroups."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(affinity, ceil(min(_quotas(), default=affinity))))
+    shares = _limits("cpu", ["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"])
+    quotas = [share / period for share, period in shares if share > 0]  # -1: none
+    return max(1, min(affinity, ceil(min(quotas, default=affinity))))
 
 
 def memory_bytes() -> float:
     """Return how much memory there is for this process, by what the system has left and its cgroups allow."""
-    amounts = [float("inf")]
-    with suppress(OSError, ValueError, TypeError):
-        found = re.search(r"^MemAvailable: *(\d+) kB", MEMORY.read_text(), re.MULTILINE)
-        amounts.append(int(found[1]) << 10)  # type: ignore[index]
-    for folder in _cgroup_folders("memory"):
-        for name in ("memory.max", "memory.limit_in_bytes"):
-            with suppress(OSError, ValueError):  # not there; "max"
-                amounts.append(int((folder / name).read_text()))
+    amounts = [float("inf"), *(amount for [amount] in _limits("memory", ["memory.max"], ["memory.limit_in_bytes"]))]
+    with suppress(OSError):
+        amounts += [int(each) << 10 for each in re.findall(r"(?m)^MemAvailable: *(\d+) kB", MEMORY.read_text())]
     return min(amounts)
 
 
-def _quotas() -> Iterator[float]:
-    """Yield how many processors each cgroup around this process allows (Docker, Kubernetes, SLURM), where it does."""
-    for folder in _cgroup_folders("cpu"):
-        for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
+def _limits(controller: str, *forms: list[str]) -> Iterator[list[int]]:
+    """Yield the numbers in files, of one form or another, of the cgroups around this process (Docker, SLURM)."""
+    for folder in _cgroup_folders(controller):
+        for names in forms:
             with suppress(OSError, ValueError):  # not there; "max"
-                quota, period = map(int, " ".join((folder / name).read_text() for name in names).split())
-                if quota > 0:  # -1: none
-                    yield quota / period
+                yield list(map(int, " ".join((folder / name).read_text() for name in names).split()))
 
 
 def _cgroup_folders(controller: str) -> Iterator[Path]:
     """Yield the folders of the cgroups around this process, in which the limits of ``controller`` may stand."""
-    try:
+    lines = list[str]()
+    with suppress(OSError):
         lines = PROCESS_CGROUPS.read_text().splitlines()
-    except OSError:
-        return
     for line in lines:
         _, controllers, place = line.split(":", 2)  # version 2 has no controllers
         if controllers and controller not in controllers.split(","):
             continue
         for root in (CGROUPS / controllers, CGROUPS / (controller if controllers else "unified")):
             folder = root / place.lstrip("/")  # in a container it may not exist: its root is the one mounted
-            for each in (folder, *folder.parents):
-                yield each
-                if each == root:
-                    break
+            yield from (each for each in (folder, *folder.parents) if each.is_relative_to(root))
 
 
 def multiplies_bfloat16() -> bool:
@@ -124,6 +114,8 @@ def _keep_freed_memory() -> None:
     Networks pass on tens of megabytes at a time. The system would take them back, and give them anew page by page,
     which takes longer than writing them.
     """
+    import ctypes
+
     with suppress(AttributeError, OSError):
         set_option = ctypes.CDLL(None).mallopt
         set_option(M_MMAP_THRESHOLD, 1 << 30)
@@ -135,25 +127,23 @@ class Cores:
     """The processors on which several threads compute at once, each with an equal share of them, one at least."""
 
     def __init__(self, count: int) -> None:
-        self._count, self._threads, self._lock = count, 0, threading.Lock()
+        self._count, self._threads = count, set[int]()
 
     @contextmanager
     def shared(self) -> Iterator[None]:
         """Within this block the thread has a share, which grows when others leave theirs (see ``take_share``)."""
-        with self._lock:
-            self._threads += 1
+        self._threads.add(threading.get_ident())
         _of_thread.cores = self
         try:
             yield
         finally:
             _of_thread.cores = None
-            with self._lock:
-                self._threads -= 1
+            self._threads.discard(threading.get_ident())
 
     @property
     def share(self) -> int:
         """How many processors each thread has now."""
-        return max(1, self._count // max(1, self._threads))
+        return max(1, self._count // max(1, len(self._threads)))
 
 
 _of_thread = threading.local()

@@ -165,7 +165,6 @@ def what_next(number: int | None, again: str = AGAIN) -> str:
 _OTHERWISE = "see that its disk is there and works, then {again}"
 _RIGHTS = "get the right to it and to its folders (ls -ld shows whose they are), or choose another place"
 _CROWDED = "close other programs, or take fewer `jobs` or `workers`"
-_NETWORK_DISK = "see that the network disk is mounted and answers, then {again}"
 
 _BY_ERRNO = {
     errno.ENOSPC: "make room on that disk, then {again}",
@@ -183,5 +182,4 @@ _BY_ERRNO = {
     errno.EIO: "the disk fails (dmesg tells more): use another one, then {again}",
     errno.EMFILE: "allow more open files (ulimit -n), or take fewer `jobs` or `workers`",
     **dict.fromkeys((errno.ENFILE, errno.EAGAIN, errno.ENOMEM), _CROWDED),
-    **dict.fromkeys((errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN), _NETWORK_DISK),
 }

@@ -4,8 +4,6 @@ import errno
 import fcntl
 import glob
 import os
-import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -50,7 +48,7 @@ def write_atomic(path: Path, place: Callable[[], Path | None] | None = None) -> 
         with suppress(OSError):
             if time.time() - leftover.stat().st_mtime > 24 * 3600:  # its process was killed
                 leftover.unlink()
-    temporary = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{os.urandom(4).hex()}.part")
     try:
         with temporary.open("x+b") as file:  # exclusive: follows no link
             yield file
@@ -202,7 +200,7 @@ def locked(output: Path, task: str | None = None) -> Iterator[None]:
             stack.callback(place.unlink, missing_ok=True)  # before it is let go: see above
             since = time.strftime("%Y-%m-%d %H:%M:%S %z")
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}, since {since}\n".encode(), 0)
+            os.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}, since {since}\n".encode(), 0)
         yield
 
 

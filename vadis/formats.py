@@ -11,7 +11,6 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from html import escape
-from typing import Any
 
 from vadis.results import NO_CLEAR_LABEL, Label, Piece, VideoResult, is_like, printable
 
@@ -55,30 +54,27 @@ def csv(results: Iterable[VideoResult]) -> Iterator[str]:
     """
     yield csv_line(CSV_COLUMNS)
     for result in results:
-        path, error = spreadsheet_cell(result.path), _error(result)
+        path = spreadsheet_cell(result.path)
         for segment in result.segments:
             for rank, label in enumerate(segment.labels, 1):
                 times, score = (f"{segment.start:.3f}", f"{segment.end:.3f}"), f"{label.score:.6f}"
                 yield csv_line((path, *times, rank, spreadsheet_cell(label.label), score, result.status, ""))
         if not any(segment.labels for segment in result.segments):
-            yield csv_line((path, "", "", "", "", "", result.status, spreadsheet_cell(error)))
+            yield csv_line((path, "", "", "", "", "", result.status, _error(result)))
 
 
 def csv_of_videos(results: Iterable[VideoResult]) -> Iterator[str]:
     """A row per video under VIDEO_COLUMNS, with its first label."""
     yield csv_line(VIDEO_COLUMNS)
     for result in results:
+        path, best = spreadsheet_cell(result.path), result.labels[0] if result.labels else None
         duration = "" if result.duration_seconds is None else f"{result.duration_seconds:.3f}"
-        label = [
-            (spreadsheet_cell(best.label), f"{best.score:.6f}", f"{best.seconds or 0:.3f}")
-            for best in result.labels[:1]
-        ]
-        found = (spreadsheet_cell(result.path), duration, *(label or [("", "", "")])[0])
-        yield csv_line((*found, result.status, spreadsheet_cell(_error(result))))
+        label = (spreadsheet_cell(best.label), f"{best.score:.6f}", f"{best.seconds or 0:.3f}") if best else ("",) * 3
+        yield csv_line((path, duration, *label, result.status, _error(result)))
 
 
 def _error(result: VideoResult) -> str:
-    return f"{result.error_code}: {result.error_message}" if result.error_code else ""
+    return spreadsheet_cell(f"{result.error_code}: {result.error_message}") if result.error_code else ""
 
 
 def csv_line(cells: Iterable[object]) -> str:
@@ -145,11 +141,6 @@ def above(result: VideoResult, threshold: float) -> VideoResult:
 
     Its segments stay, even when empty; in its timeline such a label becomes "no clear label".
     """
-
-    def kept(labels: tuple[Label, ...]) -> tuple[Label, ...]:
-        return tuple(label for label in labels if label.score >= threshold)
-
-    segments = tuple(replace(segment, labels=kept(segment.labels)) for segment in result.segments)
     timeline: list[Piece] = []
     for piece in result.timeline:
         if piece.score < threshold and piece.label != NO_CLEAR_LABEL:
@@ -159,21 +150,19 @@ def above(result: VideoResult, threshold: float) -> VideoResult:
             mean = (last.score * (last.end - last.start) + piece.score * seconds) / (piece.end - last.start)
             piece = replace(piece, start=last.start, score=mean)
         timeline.append(piece)
-    labels, clip_score = kept(result.labels), kept(result.clip_score)
-    return replace(result, labels=labels, clip_score=clip_score, timeline=tuple(timeline), segments=segments)
+    return _filtered(result, lambda label: label.score >= threshold, timeline)
 
 
 def only(result: VideoResult, pattern: str) -> VideoResult:
     """Return ``result`` with the labels like ``pattern`` alone; what of the timeline has another is left out."""
-    kept: dict[str, Any] = {
-        name: tuple(each for each in getattr(result, name) if is_like(each.label, pattern))
-        for name in ("labels", "clip_score", "timeline")
-    }
-    segments = tuple(
-        replace(segment, labels=tuple(each for each in segment.labels if is_like(each.label, pattern)))
-        for segment in result.segments
-    )
-    return replace(result, **kept, segments=segments)
+    timeline = (piece for piece in result.timeline if is_like(piece.label, pattern))
+    return _filtered(result, lambda label: is_like(label.label, pattern), timeline)
+
+
+def _filtered(result: VideoResult, is_kept: Callable[[Label], bool], timeline: Iterable[Piece]) -> VideoResult:
+    segments = tuple(replace(segment, labels=tuple(filter(is_kept, segment.labels))) for segment in result.segments)
+    labels, clip_score = tuple(filter(is_kept, result.labels)), tuple(filter(is_kept, result.clip_score))
+    return replace(result, labels=labels, clip_score=clip_score, timeline=tuple(timeline), segments=segments)
 
 
 def visible(text: str) -> str:

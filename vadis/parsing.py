@@ -12,11 +12,6 @@ from functools import partial
 from itertools import chain
 from typing import Any, TextIO
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 MAX_DEPTH = 64  # levels of objects and lists; what vadis writes has up to 8, and every Python parses and copies 64
 
 
@@ -29,6 +24,10 @@ def parse_json(content: str | bytes) -> Any:
 
 def parse_toml(content: str) -> dict[str, Any]:
     """Return the table of a TOML text; raise ValueError as ``parse_json`` does."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
     return dict(_limited(partial(tomllib.loads, content)))
 
 
@@ -51,33 +50,29 @@ def is_too_deep(value: Any) -> bool:
     return True
 
 
-_MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 _CONTROLS = frozenset(map(chr, {*range(32), 127} - set(b"\t\n\v\f\r\x1b")))  # in no text
 
 
-def _encoding_of(head: bytes) -> tuple[str, int]:
-    """Return the encoding of a text by its first bytes, and the length of its byte order mark."""
-    for mark, encoding in _MARKS.items():
-        if head.startswith(mark):
-            return encoding, len(mark)
+def _encoding_of(head: bytes) -> tuple[str, str]:
+    """Return the encoding of a text by its first bytes, and what becomes of bytes that are not in it."""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16", "replace"
     zeros = [byte == 0 for byte in head[:2]]  # beside a first character of Latin script
-    return "utf-16-be" if zeros == [True, False] else "utf-16-le" if zeros == [False, True] else "utf-8", 0
+    if any(zeros) and not all(zeros):
+        return "utf-16-be" if zeros[0] else "utf-16-le", "replace"
+    return "utf-8-sig", "surrogateescape"
 
 
 def decode(content: bytes) -> str:
     """Return the text of ``content``; bytes that are not UTF-8 become surrogates, as in the names of files."""
-    encoding, start = _encoding_of(content)
-    return content[start:].decode(encoding, "surrogateescape" if encoding == "utf-8" else "replace")
+    return content.decode(*_encoding_of(content))
 
 
 def open_text(path: str | os.PathLike[str]) -> TextIO:
     """Open a text file in the encoding of its first bytes, as ``decode`` has it; line ends are left as they are."""
     with open(path, "rb") as file:
-        encoding, start = _encoding_of(file.read(4))
-    errors = "surrogateescape" if encoding == "utf-8" else "replace"
-    text = open(path, encoding=encoding, errors=errors, newline="")  # noqa: SIM115 (whoever asked for it closes it)
-    text.seek(start)
-    return text
+        encoding, errors = _encoding_of(file.read(4))
+    return open(path, encoding=encoding, errors=errors, newline="")
 
 
 _TIME = re.compile(r"(?:(?:(\d{1,5}):)?(\d{1,7}):)?(\d{1,9}(?:\.\d*)?|\.\d+)", re.ASCII)
@@ -95,9 +90,9 @@ def parse_seconds(text: str) -> float:
 
 def is_text(head: bytes) -> bool:
     """Return whether a file that begins with ``head`` is text: in any encoding of ASCII's letters, or UTF-16."""
-    encoding, start = _encoding_of(head)
-    decoder = codecs.getincrementaldecoder("latin-1" if encoding == "utf-8" else encoding)()  # the last may be cut
+    encoding, _ = _encoding_of(head)
+    decoder = codecs.getincrementaldecoder("latin-1" if encoding == "utf-8-sig" else encoding)()  # the last may be cut
     try:
-        return not any(character in _CONTROLS for character in decoder.decode(head[start:]))
+        return _CONTROLS.isdisjoint(decoder.decode(head))
     except UnicodeDecodeError:
         return False

@@ -30,7 +30,7 @@ class Stream:
     channels: int
     spatial_axes: tuple[int, int]  # of H and W in the arrays of this stream
     to_input: Callable[[Array], Tensor]
-    mirror: Callable[[Tensor], Tensor]
+    mirror: Callable[[Tensor], Tensor]  # (B, C, T, H, W) with left and right exchanged
 
 
 def rgb_input(frames: Array) -> Tensor:
@@ -45,11 +45,6 @@ def flow_input(flow: Array) -> Tensor:
     return x.transpose(0, 1).unsqueeze(0)  # (1, 2, T, H, W)
 
 
-def mirror_rgb(x: Tensor) -> Tensor:
-    """(B, 3, T, H, W) with left and right exchanged."""
-    return x.flip(-1)
-
-
 def mirror_flow(x: Tensor) -> Tensor:
     """(B, 2, T, H, W) with left and right exchanged: what moved left now moves right, so dx changes its sign."""
     sign = torch.tensor([-1.0, 1.0], dtype=x.dtype, device=x.device).view(1, 2, 1, 1, 1)
@@ -57,20 +52,9 @@ def mirror_flow(x: Tensor) -> Tensor:
 
 
 STREAMS: dict[str, Stream] = {
-    "rgb": Stream(channels=3, spatial_axes=(1, 2), to_input=rgb_input, mirror=mirror_rgb),
+    "rgb": Stream(channels=3, spatial_axes=(1, 2), to_input=rgb_input, mirror=lambda x: x.flip(-1)),
     "flow": Stream(channels=2, spatial_axes=(2, 3), to_input=flow_input, mirror=mirror_flow),
 }
-
-
-def centre_crop(array: Array, stream: str, size: int = CROP) -> Array:
-    """Return the ``size``×``size`` centre of every frame, as a copy, so that the whole frames can be freed."""
-    cut = [slice(None)] * array.ndim
-    for axis in STREAMS[stream].spatial_axes:
-        start = (array.shape[axis] - size) // 2
-        if start < 0:
-            raise ValueError(f"no {size} px crop in an array of shape {array.shape}")
-        cut[axis] = slice(start, start + size)
-    return np.ascontiguousarray(array[tuple(cut)])
 
 
 def shrunk(x: Tensor, factor: int) -> Tensor:
@@ -88,6 +72,7 @@ def cut_views(array: Array, stream: str, count: int, size: int) -> list[Array]:
     """
     rows, columns = STREAMS[stream].spatial_axes
     down, right = array.shape[rows] - size, array.shape[columns] - size  # how far a view can move
+    assert down >= 0 and right >= 0, f"no {size} px in an array of shape {array.shape}"
     middle = (down // 2, right // 2)
     ends = [(0, middle[1]), (down, middle[1])] if down > right else [(middle[0], 0), (middle[0], right)]
     corners = [(0, 0), (0, right), middle, (down, 0), (down, right)]
@@ -95,6 +80,11 @@ def cut_views(array: Array, stream: str, count: int, size: int) -> list[Array]:
     before = (slice(None),) * rows
     cuts = [(*before, slice(y, y + size), slice(x, x + size)) for y, x in places]
     return [array[cut] for cut in cuts]
+
+
+def centre_crop(array: Array, stream: str, size: int = CROP) -> Array:
+    """Return the ``size``×``size`` centre of every frame, as a copy, so that the whole frames can be freed."""
+    return np.ascontiguousarray(cut_views(array, stream, 1, size)[0])
 
 
 def network_input(

@@ -26,7 +26,7 @@ SEGMENT_SECONDS = 2.56  # 64 frames at 25 fps, the length of a training clip (pa
 FINEST_SEGMENT_SECONDS = 0.32  # 8 frames at 25 fps, the temporal stride of I3D
 MAX_LABEL_LENGTH = 200  # characters
 NO_CLEAR_LABEL = "no clear label"
-"""Stands for a label where none is clear (``vadis.inference.timeline``)."""
+"""Stands for a label where none is clear (``vadis.inference.scores``)."""
 MAX_BARS = 400  # of the timeline in a notebook, which shows its longest pieces
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a200")  # Okabe and Ito's
 

@@ -13,7 +13,7 @@ from typing import Any
 from tests.benchmarks.machine import Options
 from tests.benchmarks.watched import memory_mb
 from tests.fake_road import result
-from vadis.batch.journal import open_journal
+from vadis.batch import open_journal
 from vadis.results import Segment, VideoResult
 
 SEGMENTS = 4  # of a 10 s video

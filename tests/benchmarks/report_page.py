@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.browser import Browser, opened
 from tests.report.conftest import labelled, write_results
 from tests.synthetic import write_video
-from vadis.batch.results_file import LastResults
+from vadis.batch import LastResults
 from vadis.report.page import write_page
 
 CLASSES = 400

@@ -25,7 +25,7 @@ from tests.benchmarks.machine import Options, all_seconds, facts
 from tests.benchmarks.watched import vadis, watch
 from tests.make_model import make_model
 from tests.synthetic import write_video
-from vadis.batch.shards import Shard
+from vadis.batch import Shard
 from vadis.device import cpu_count
 
 PROCESSES = (1, 2, 4)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
     [
         ("vadis cla", "classify"),
         ("vadis weights ver", "verify"),
-        ("vadis report --thumb", "--thumbnail-mb"),
+        ("vadis report --thumb", "--thumbnails"),
         ("vadis classify -m camera", "camera-motion"),
         ("vadis export a.jsonl -f cs", "csv"),
         ("vadis classify --labels yo", "yoga"),

@@ -67,7 +67,7 @@ def test_wrong_use_is_said_and_leaves_no_folder(results, run_vadis, words, code)
 
 def test_a_video_is_labelled_first(results, run_vadis, monkeypatch):
     labelled = replace(result("a.mp4"), timeline=(Piece(0.0, 1.0, "yoga", 0.9),))
-    monkeypatch.setattr("vadis.cli.cut.label_one", lambda *_, **how: labelled)
+    monkeypatch.setattr("vadis.cli.results.label_one", lambda *_, **how: labelled)
     assert run_vadis("cut", "a.mp4", "--label", "yoga", "-o", "clips").out.count("\n") == 1
 
 

@@ -13,7 +13,7 @@ from tests.make_model import make_model
 from tests.matching import containing
 from tests.synthetic import write_video
 from vadis import formats
-from vadis.evaluation.predictions import open_predictions
+from vadis.evaluation.metrics import open_predictions
 from vadis.results import Label, VideoResult
 
 
@@ -96,6 +96,7 @@ def test_without_a_test_split_it_says_tested_on_val(run_vadis, inputs, no_pictur
 
 
 def test_another_evaluation_into_this_folder_is_kept_out(run_vadis, inputs):
+    Path("run").mkdir()
     with open_predictions(Path("run/answers.jsonl"), {}):
         ended = run_vadis(*EVALUATE)
     assert ended.code == 5

@@ -168,7 +168,7 @@ def test_a_video_that_can_be_read_only_in_part_is_said(run_vadis, clips):
 
 
 def test_a_part_is_for_looking_at(run_vadis, clips, monkeypatch):
-    monkeypatch.setattr("vadis.flow.video_flow.tvl1", lambda gray, **_: np.zeros((len(gray) - 1, 2, *gray.shape[1:])))
+    monkeypatch.setattr("vadis.flow.store.tvl1", lambda gray, **_: np.zeros((len(gray) - 1, 2, *gray.shape[1:])))
     ended = run_vadis("flow", "clips/a.mp4", "--start", "0.2", "--end", "0:00.6", "-o", "flow.mp4", "--device", "cpu")
     assert (ended.code, ended.out, ended.err) == (0, "flow.mp4\n", "10 frames\n")
     ended = run_vadis("flow", "clips", "--start", "0.2", "-o", "store", "--device", "cpu")

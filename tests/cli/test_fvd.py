@@ -16,7 +16,7 @@ from PIL import Image
 from tests.make_model import make_model
 from tests.synthetic import moving_texture, write_video
 from vadis import frechet_distance, load_model
-from vadis.evaluation import video_sets
+from vadis.evaluation import frechet
 
 
 def arrays(count: int, seed: int) -> np.ndarray:
@@ -154,34 +154,34 @@ def test_what_cannot_be_is_refused_before_a_model_is_loaded(run_vadis, sets):
 @pytest.mark.parametrize(("fewest", "count"), [(400, 1), (401, 1), (2047, 1), (2048, 0)])
 def test_it_warns_of_few_videos(fewest, count):
     sides = {"real": {"n": 5000, "clip_frames": [16, 16]}, "generated": {"n": fewest, "clip_frames": [16, 16]}}
-    found = list(video_sets._warnings({**sides, "comparable": True, "weights": "32 bits"}))
+    found = list(frechet._warnings({**sides, "comparable": True, "weights": "32 bits"}))
     assert len(found) == count
     assert any("full rank" in each for each in found) == (fewest <= 400)
-    assert len(list(video_sets._warnings({**sides, "comparable": True, "weights": "16 bits"}))) == count + 1
+    assert len(list(frechet._warnings({**sides, "comparable": True, "weights": "16 bits"}))) == count + 1
     sides["real"]["clip_frames"] = [9, 16]
-    assert len(list(video_sets._warnings({**sides, "comparable": True, "weights": "32 bits"}))) == count + 1
+    assert len(list(frechet._warnings({**sides, "comparable": True, "weights": "32 bits"}))) == count + 1
 
 
 def test_the_shipped_model_is_deepmind_s_in_16_bits():
     shipped = load_model("i3d-kinetics400-rgb", "cpu")
-    assert video_sets.weights_of(shipped) == (16, True)
+    assert frechet.weights_of(shipped) == (16, True)
 
 
 def test_published_values_stand_beside_ours(run_vadis, monkeypatch, model):
     def sides():
         return iter(arrays(3, seed=1)), iter(arrays(3, seed=9))
 
-    published = video_sets.PublishedDistance("three videos", "somewhere", 1.25, 1e-5, sides, 6)
-    monkeypatch.setattr(video_sets, "PUBLISHED_DISTANCES", (published,))
+    published = frechet.PublishedDistance("three videos", "somewhere", 1.25, 1e-5, sides, 6)
+    monkeypatch.setattr(frechet, "PUBLISHED_DISTANCES", (published,))
     ended = run_vadis("reproduce", "fvd", "-m", model, "--device", "cpu", "--json")
     found = json.loads(ended.out)
     (row,) = found["values"]
     ours = frechet_distance(*sides(), load_model(model, "cpu"))
     assert (row["published"], row["within"], found["passed"]) == (1.25, False, None)
     assert row["ours"] == pytest.approx(ours, rel=1e-6)
-    monkeypatch.setattr(video_sets, "weights_of", lambda model: (32, True))
+    monkeypatch.setattr(frechet, "weights_of", lambda model: (32, True))
     assert run_vadis("reproduce", "fvd", "-m", model, "--device", "cpu").code == 1
-    monkeypatch.setattr(video_sets, "PUBLISHED_DISTANCES", (published._replace(value=ours),))
+    monkeypatch.setattr(frechet, "PUBLISHED_DISTANCES", (published._replace(value=ours),))
     ended = run_vadis("reproduce", "fvd", "-m", model, "--device", "cpu")
     assert (ended.code, ended.out.splitlines()[-1]) == (0, "PASS")
 

@@ -10,7 +10,7 @@ from tests.fake_road import labelled
 from tests.inference.test_ray import lines, model_file, needs_ray, videos_in
 from tests.matching import containing
 from tests.pages import ROOT, commands
-from vadis.batch.results_file import LastResults
+from vadis.batch import LastResults
 from vadis.inference.classify import ClassifyOptions, label_videos
 from vadis.results import Part
 from vadis.weights.load import load_model

@@ -53,7 +53,7 @@ def test_a_file_that_is_still_being_written_is_taken_as_far_as_it_goes(run_vadis
         (["results.jsonl", "-o", "page.pdf"], 2, ".html"),
         (["results.jsonl", "--root", "nowhere"], 2, "nowhere is not a folder"),
         (["results.jsonl", "--thumbnails", "-1"], 2, "thumbnails"),
-        (["text.jsonl"], 2, "line 1, is not a record of vadis classify"),
+        (["text.jsonl"], 2, "text.jsonl, line 1"),
     ],
 )
 def test_what_cannot_be_is_said_with_what_to_do(run_vadis, results, arguments, code, said):

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from vadis.batch.journal import open_journal
+from vadis.batch import open_journal
 from vadis.cli import run as run_module
 
 

@@ -26,8 +26,7 @@ from vadis.evaluation.embedding import (
 from vadis.evaluation.frechet import embed
 from vadis.preprocessing import CROP
 from vadis.video.isolated.pool import Decoders
-from vadis.video.pictures import picture_names
-from vadis.video.sources import find_videos
+from vadis.video.sources import find_videos, picture_names
 
 
 @pytest.fixture(scope="module")

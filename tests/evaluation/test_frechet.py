@@ -7,7 +7,7 @@ import pytest
 
 from tests.make_model import make_model
 from vadis import FrechetStatistics, UsageError, frechet_distance, load_model
-from vadis.evaluation import video_sets
+from vadis.evaluation import frechet
 from vadis.evaluation.frechet import embed, kernel_distance, spread, unbiased
 
 BLACK_TO_WHITE = 151.39244  # 8 videos of 30 frames of 64×64: README of common_metrics_on_video_quality, "videogpt" way
@@ -192,8 +192,8 @@ def uniform_videos(seed: int) -> Iterator[np.ndarray]:
 @pytest.mark.exhaustive
 def test_two_random_sets_have_the_published_distance(full_model):
     assert frechet_distance(uniform_videos(1), uniform_videos(2), full_model) == pytest.approx(RANDOM, abs=1e-5)
-    assert [each.value for each in video_sets.PUBLISHED_DISTANCES] == [RANDOM, BLACK_TO_WHITE]
-    assert video_sets.weights_of(full_model) == (32, True)
+    assert [each.value for each in frechet.PUBLISHED_DISTANCES] == [RANDOM, BLACK_TO_WHITE]
+    assert frechet.weights_of(full_model) == (32, True)
 
 
 @pytest.mark.slow

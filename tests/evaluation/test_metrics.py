@@ -12,6 +12,7 @@ from tests.finished_run import write_run
 from tests.matching import containing
 from vadis.errors import UsageError
 from vadis.evaluation.metrics import (
+    Prediction,
     confusion_csv,
     measure,
     per_class_csv,
@@ -19,21 +20,20 @@ from vadis.evaluation.metrics import (
     summarize_splits,
     write_summary,
 )
-from vadis.evaluation.predictions import Prediction
 
 CLASSES = ("run", "jump", "sit")
 
 
 def said(label: str, rgb: list[float], flow: list[float] | None = None) -> Prediction:
     logits = {"rgb": np.array(rgb, np.float32)} | ({} if flow is None else {"flow": np.array(flow, np.float32)})
-    return Prediction(f"{label}.mp4", label, logits)
+    return Prediction(f"{label}.mp4", "ok", label=label, logits=logits)
 
 
 PREDICTIONS = [
     said("run", [3, 1, 0], [0, 1, 0]),  # rgb right, flow wrong, sum right
     said("run", [0, 1, 0], [0, 1, 0]),  # wrong
     said("jump", [0, 1, 2], [0, 5, 0]),  # flow and sum right
-    Prediction("broken.mp4", "sit", {}, "empty_file: zero bytes"),  # counts as wrong
+    Prediction("broken.mp4", "error", error_code="empty_file", error_message="", label="sit"),  # counts as wrong
 ]
 
 
@@ -113,7 +113,7 @@ def test_probabilities_are_averaged_where_the_architecture_asks_for_it() -> None
 
 
 def test_a_network_of_both_streams_is_one_column() -> None:
-    answer = Prediction("a.mp4", "run", {"both": np.array([1, 0, 0], np.float32)})
+    answer = Prediction("a.mp4", "ok", label="run", logits={"both": np.array([1, 0, 0], np.float32)})
     assert list(measure([answer], CLASSES, ("both",), "probabilities")) == ["both"]
 
 
@@ -141,7 +141,7 @@ def test_a_torn_last_line_makes_it_unfinished_and_is_not_touched(tmp_path: Path)
 def test_what_is_no_evaluation_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
         read_evaluation(tmp_path)
-    (tmp_path / "answers.jsonl").write_text('{"settings": {"classes": ["a"]}}\n')
+    (tmp_path / "answers.jsonl").write_text('{"schema": 2, "run": {"settings": {"classes": ["a"]}}}\n')
     with pytest.raises(UsageError, match=containing("answers.jsonl")):
         read_evaluation(tmp_path)
     write_run(tmp_path / "run", 1)

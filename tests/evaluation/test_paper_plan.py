@@ -9,9 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
 from tests.trained_run import begun, write_model, write_tested, write_trained
-from vadis.evaluation.paper_plan import GFLOPS, SIZES, Job, estimate_run, plan, videos_bytes
+from vadis.evaluation.paper_plan import GFLOPS, SIZES, Job, estimate_run, find_runs, plan, videos_bytes
 from vadis.evaluation.paper_tables import TABLES, Cell
-from vadis.evaluation.run_index import find_runs
 from vadis.models import MODELS, STREAM_CHANNELS
 
 ALL = {"rgb": 700, "flow": 800, "both": 900}

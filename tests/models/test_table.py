@@ -10,7 +10,7 @@ from tests.matching import containing
 from tests.synthetic import write_video
 from vadis.datasets import Example
 from vadis.errors import UsageError
-from vadis.evaluation.predictions import predict_all
+from vadis.evaluation.metrics import predict_all
 from vadis.inference.classify import classify
 from vadis.inference.features import extract_features
 from vadis.models import BOTH, MODELS, ModelCard, build_networks, inference_form

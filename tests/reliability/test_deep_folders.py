@@ -8,12 +8,12 @@ import pytest
 
 from tests.report.conftest import labelled, write_results
 from tests.trained_run import write_tested
-from vadis.batch.results_file import files_below
+from vadis.batch import files_below
 from vadis.datasets import Dataset, Example
 from vadis.datasets.scan import scan_tree
 from vadis.errors import UsageError
 from vadis.evaluation.metrics import read_records
-from vadis.evaluation.run_index import find_runs
+from vadis.evaluation.paper_plan import find_runs
 from vadis.video.sources import find_videos
 
 LEVELS = 1100

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.report.conftest import labelled, write_results
-from vadis.batch.results_file import LastResults
+from vadis.batch import LastResults
 from vadis.errors import advice
 from vadis.report.page import PageSummary, place_of, safe_json, url_of, write_page
 from vadis.results import VideoResult
@@ -82,17 +82,13 @@ def test_addresses_are_relative_and_can_mean_nothing_but_a_file(tmp_path: Path, 
     assert url_of(f"{tmp_path}/pages/{name}", tmp_path / "pages" / "report.html") == url
 
 
-def test_pictures_keep_to_the_budget_of_the_page(archive: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("most", "each"), [(3, 0), (4, 1), (11, 2), (100, 3)])
+def test_a_page_of_four_videos_has_so_many_pictures_of_each(archive: Path, tmp_path: Path, monkeypatch, most, each):
+    monkeypatch.setattr("vadis.report.page.MAX_PICTURES", most)
     found = LastResults([archive / "results.jsonl"])
-    sizes = []
-    for most in (0, 20_000, 10_000_000):
-        made = write_page(tmp_path / "report.html", found, title="t", bases=[archive], max_thumbnail_bytes=most)
-        videos = data_of((tmp_path / "report.html").read_text())["videos"]
-        sizes.append(sum(len(jpeg) for video in videos for _, jpeg in video.get("pictures", ())))
-        assert (made.fewer_pictures > 0) == (most < 10_000_000)
-    assert sizes[0] == 0 < sizes[1] <= 20_000 < sizes[2]
-    write_page(tmp_path / "report.html", found, title="t", bases=[archive], num_thumbnails=0)
-    assert "pictures" not in data_of((tmp_path / "report.html").read_text())["videos"][0]
+    made = write_page(tmp_path / "report.html", found, title="t", bases=[archive], num_thumbnails=3)
+    first = data_of((tmp_path / "report.html").read_text())["videos"][0]
+    assert (made.num_videos, made.num_thumbnails, len(first.get("pictures", ()))) == (4, each, each)
 
 
 def test_a_relative_path_begins_in_the_first_folder_where_it_leads_to_a_file(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.browser import Browser
 from tests.report.conftest import labelled, write_results
-from vadis.batch.results_file import LastResults
+from vadis.batch import LastResults
 from vadis.report.page import write_page
 from vadis.results import NO_CLEAR_LABEL, Part, Piece, VideoResult
 

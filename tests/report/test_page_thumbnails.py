@@ -39,8 +39,8 @@ def test_pictures_show_their_moments(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", frames=numbered_frames(range(100)))
     result = labelled("a.mp4", [("archery", 0.9), ("bowling", 0.8)])
     with Decoders() as decoders:
-        taken, is_cut = thumbnails(decoders, str(path), result, 3, 100_000)
-    assert [seconds for seconds, _ in taken] == sorted(moments(result, 3)) and not is_cut
+        taken = thumbnails(decoders, str(path), result, 3)
+    assert [seconds for seconds, _ in taken] == sorted(moments(result, 3))
     for seconds, picture in taken:
         shown = imread(io.BytesIO(base64.b64decode(picture)), "jpeg")
         assert shown.shape == (HEIGHT, 180, 3)
@@ -60,18 +60,7 @@ def test_a_file_that_cannot_be_read_has_no_pictures(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"no video")
     with Decoders() as decoders:
         result = labelled("a.mp4", [("archery", 0.9)])
-        assert thumbnails(decoders, str(tmp_path / "a.mp4"), result, 3, 100_000) == ([], False)
-
-
-def test_the_most_telling_pictures_are_taken_as_long_as_there_is_room(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "a.mp4", frames=numbered_frames(range(100)))
-    result = labelled("a.mp4", [("archery", 0.9), ("bowling", 0.8)])
-    with Decoders() as decoders:
-        (every, _) = thumbnails(decoders, str(path), result, 3, 100_000)
-        by_worth = [dict(every)[seconds] for seconds in moments(result, 3)]
-        taken, is_cut = thumbnails(decoders, str(path), result, 3, len(by_worth[0]) + len(by_worth[1]))
-        assert thumbnails(decoders, str(path), result, 3, 10) == ([], True)
-    assert is_cut and {content for _, content in taken} == set(by_worth[:2])
+        assert thumbnails(decoders, str(tmp_path / "a.mp4"), result, 3) == []
 
 
 def test_moments_of_a_picture_that_begins_late_are_those_of_the_player(tmp_path: Path) -> None:
@@ -82,7 +71,7 @@ def test_moments_of_a_picture_that_begins_late_are_those_of_the_player(tmp_path:
     timeline = tuple(replace(each, start=each.start + 5, end=each.end + 5) for each in result.timeline)
     with Decoders() as decoders:
         moved = replace(result, segments=segments, timeline=timeline)
-        taken, _ = thumbnails(decoders, str(path), moved, 3, 100_000)
+        taken = thumbnails(decoders, str(path), moved, 3)
     assert [seconds for seconds, _ in taken] == sorted(5 + seconds for seconds in moments(result, 3))
     for seconds, picture in taken:
         assert read_number(imread(io.BytesIO(base64.b64decode(picture)), "jpeg")) == int((seconds - 5) * 25)

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from vadis.video.isolated import child
-from vadis.video.isolated.protocol import pack_message
+from vadis.video.isolated.process import pack_message
 
 PROGRAM = (
     "import json, sys; start = json.loads(sys.argv[1]); sys.path[:] = start.pop('path')\n"

@@ -13,8 +13,8 @@ from tests.video.reading import TransportPackets, numbers, read, refused, remuxe
 from vadis.errors import VideoError
 from vadis.video import decoding, reader
 from vadis.video.decoding import Decoder
-from vadis.video.picture import SHORT_SIDE
-from vadis.video.reader import open_gray, open_source, open_video
+from vadis.video.picture import SHORT_SIDE, GrayPlane
+from vadis.video.reader import open_source, open_video
 
 
 @pytest.mark.parametrize("share", [0.5, 0.7, 0.9])
@@ -343,7 +343,7 @@ def write_gray(path, pictures, codec="ffv1", pix_fmt="gray"):
 def test_grey_frames_come_as_they_are_coded(tmp_path):
     pictures = np.random.default_rng(0).integers(0, 256, (40, 70, 33)).astype(np.uint8)
     path = write_gray(tmp_path / "a.mkv", pictures)
-    with open_gray(path, start_frame=25) as video:
+    with open_video(path, start_frame=25, scaler=GrayPlane) as video:
         frames = [frame.pixels for frame in video]
     assert np.array_equal(frames, pictures[25:])
     assert video.size == (33, 70) != SHORT_SIDE
@@ -352,13 +352,13 @@ def test_grey_frames_come_as_they_are_coded(tmp_path):
 
 def test_colours_are_no_grey_video(tmp_path):
     path = write_video(tmp_path / "a.mkv", num_frames=3, codec="ffv1")
-    with pytest.raises(VideoError) as error, open_gray(path):
+    with pytest.raises(VideoError) as error, open_video(path, scaler=GrayPlane):
         pass
     assert error.value.code == "decode_failed"
 
 
 def test_the_guards_stand_before_grey_videos_too(tmp_path):
     (tmp_path / "a.mkv").write_text("ffconcat version 1.0\nfile 'b.mkv'\n")
-    with pytest.raises(VideoError) as error, open_gray(tmp_path / "a.mkv"):
+    with pytest.raises(VideoError) as error, open_video(tmp_path / "a.mkv", scaler=GrayPlane):
         pass
     assert error.value.code == "playlist_not_supported"

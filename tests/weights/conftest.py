@@ -9,11 +9,15 @@ from tests.misbehaving_server import MisbehavingServer
 from tests.tf_bundle import i3d_variables, write_bundle
 from vadis.weights import cache as cache_room
 from vadis.weights import catalog
-from vadis.weights.cache import Patience
 from vadis.weights.catalog import RemoteFile
 
 WIDTH = 1 / 16  # of the paper's channel counts: 65 KB a stream but for the labels
-HASTE = Patience(answer=1.0, first_answer=1.5, stall=0.25, pauses=(0.0, 0.01, 0.01, 0.01, 0.01))
+HASTE = {
+    "ANSWER_SECONDS": 1.0,
+    "FIRST_ANSWER_SECONDS": 1.5,
+    "STALL_SECONDS": 0.25,
+    "PAUSES": (0.0, 0.01, 0.01, 0.01, 0.01),
+}
 
 
 def blob_id(content: bytes) -> str:
@@ -32,7 +36,8 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("VADIS_CACHE", str(tmp_path / "cache"))
     for name in ("VADIS_OFFLINE", "VADIS_MIRROR", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(cache_room, "DEFAULT_PATIENCE", HASTE)
+    for name, value in HASTE.items():
+        monkeypatch.setattr(cache_room, name, value)
     return tmp_path / "cache"
 
 

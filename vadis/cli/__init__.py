@@ -12,21 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import vadis
-from vadis.cli import (
-    classify,
-    cut,
-    doctor,
-    evaluate,
-    features,
-    find,
-    flow,
-    fvd,
-    reproduce,
-    results,
-    signals,
-    train,
-    weights,
-)
+from vadis.cli import classify, doctor, evaluate, features, flow, fvd, reproduce, results, signals, train, weights
 from vadis.cli.options import App, Group
 from vadis.cli.terminal import LogHandler, report_error, settings, show, tame_streams
 from vadis.errors import UsageError
@@ -80,8 +66,8 @@ app = App(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add("classify", classify.EPILOG)(classify.classify)
-app.add("find", find.EPILOG)(find.find)
-app.add("cut", cut.EPILOG)(cut.cut)
+app.add("find", results.FIND_EPILOG)(results.find)
+app.add("cut", results.CUT_EPILOG)(results.cut)
 app.add("export", results.EXPORT_EPILOG)(results.export)
 app.add("report", results.REPORT_EPILOG)(results.report)
 app.add("annotate", results.ANNOTATE_EPILOG)(results.annotate)
@@ -91,7 +77,7 @@ app.add("train", train.EPILOG)(train.train)
 app.add("finetune", train.FINETUNE_EPILOG)(train.finetune)
 app.add("evaluate", evaluate.EPILOG)(evaluate.evaluate)
 app.add("fvd", fvd.EPILOG)(fvd.fvd)
-app.add("labels", find.LABELS_EPILOG)(find.labels)
+app.add("labels", results.LABELS_EPILOG)(results.labels)
 app.add_typer(weights.app, name="weights")
 app.add_typer(reproduce.app, name="reproduce")
 app.add_typer(reproduce.plot_app, name="plot")

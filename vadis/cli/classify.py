@@ -1,26 +1,28 @@
 """``vadis classify``: label files, folders, globs or a list, and write the records."""
 
 import sys
-from collections.abc import Generator
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from vadis.batch.journal import Summary
-from vadis.batch.shards import Shard, parse_shard
+import typer
+
+from vadis.batch import Shard, parse_shard
 from vadis.cli import options
-from vadis.cli.estimate import estimate
 from vadis.cli.options import MACHINE, OUTPUT, TIME, VIDEOS, flag, option
 from vadis.cli.outputs import Destination
 from vadis.cli.run import Run, fetching, find_inputs, load_for_command
-from vadis.cli.terminal import file_console, info, passing, settings, show, stdout_console
+from vadis.cli.terminal import clock, file_console, info, num_videos, passing, settings, show, stdout_console
 from vadis.cli.timeline import lines, table
-from vadis.errors import UsageError
+from vadis.errors import NothingToDoError, UsageError, VideoError
 from vadis.formats import FORMATS, Format, csv_of_videos
 from vadis.results import Part, VideoResult, part_of
-from vadis.video.sources import Found, Source, stamp
+from vadis.video.metadata import VideoFacts
+from vadis.video.sources import Found, Source, Stamp, stamp
 from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, WEIGHTS
 
 if TYPE_CHECKING:
@@ -88,30 +90,30 @@ def classify(
     offline: options.Offline = False,
 ) -> None:
     """Find out what happens in videos: labels for each as a whole, and a timeline."""
-    output, part = None if output == Path("-") else output, part_of(start, end)
+    part = part_of(start, end)
     _refuse_combinations(stride is not None and window is None, allow_remote, offline, ray, shard, dry_run)
     found, own, sources = _own_share(find_inputs(inputs or [], from_file, null, allow_remote=allow_remote), shard)
+
+    def load(where: str, may_stand_in: bool) -> "ClassifyOptions":
+        loaded = load_for_command(model, streams, where, offline, precision=precision, may_stand_in=may_stand_in)
+        from vadis.inference.classify import ClassifyOptions
+
+        how: dict[str, Any] = {"top_k": top_k, "flip": flip, "batch_size": batch_size, "labels": label_pattern}
+        return ClassifyOptions.of(loaded, segment, window, stride, **how, part=part)
+
     if dry_run:
-        by = {"streams": streams, "device": device, "offline": offline, "precision": precision}
-        return estimate(sources, model, by, part, segment, window, stride, flip)
+        return _estimate(sources, load(device, True))
     form = choose_format(format_name, None if ray else output, output_dir, per, is_one=len(sources) == 1)
     to_file, where = bool(output or output_dir), "cpu" if ray else device
     with ExitStack() as stack:
-        fetched = stack.enter_context(fetching(allow_remote, scratch_gb, jobs, where))
-        known = fetched.stamp if fetched else stamp
-        destination = Destination(output, output_dir, form, own, threshold, overwrite, retry_failed, known, bool(ray))
+        destination = Destination(output, output_dir, form, own, threshold, overwrite, retry_failed, bool(ray))
         stack.enter_context(destination.opened(inputs or [], [source.path for source in found]))
-        prepared = _prepare(stack, fetched, jobs, _in_need(sources, model, streams, device), part, ray, device != "cpu")
-        any_model = not to_file and not ray and form.name in _NAME_THE_MODEL and streams in (None, "rgb")
-        loaded = load_for_command(model, streams, where, offline, precision=precision, may_stand_in=any_model)
-        from vadis.inference.classify import ClassifyOptions
-        from vadis.inference.predict import Sliding
-
-        sliding, summary = Sliding(segment or loaded.card.segment_seconds, window, stride), Summary(len(sources))
-        wanted = ClassifyOptions(loaded, sliding, top_k, flip, batch_size, None, label_pattern, part)
-        pending = destination.begin({**wanted.settings, "threshold": threshold, "strict": strict}, sources, summary)
+        remote, in_need = fetching(allow_remote, scratch_gb, jobs, where), _in_need(sources, model, streams, device)
+        known, prepared = _prepare(stack, remote, jobs, in_need, part, ray, device != "cpu")
+        wanted = load(where, not to_file and not ray and form.name in _NAME_THE_MODEL)
+        settings = {**wanted.settings, "threshold": threshold, "strict": strict}
         is_named, goes_on = form.name != "table" or to_file, destination.journal is not None
-        run = Run(pending, summary, is_named, goes_on, strict, destination.written())
+        run = Run(*destination.begin(settings, sources, known), is_named, goes_on, strict, destination.written())
         run.complete(_labelled(run, wanted, prepared), destination.write, summary_file)
 
 
@@ -130,37 +132,44 @@ def _refuse_combinations(
 
 def _own_share(found: Found, shard: str | None) -> tuple[Found, Shard | None, list[Source]]:
     """Return all inputs, the shard, if any, and its part of them."""
-    own = parse_shard(shard) if shard is not None else None
-    sources = [source for source in found if own is None or own.has(source.path)]
-    if own is not None:
-        info(f"shard {own}: {len(sources):,} of {len(found):,} videos")
+    if shard is None:
+        return found, None, list(found)
+    own = parse_shard(shard)
+    sources = [source for source in found if own.has(source.path)]
+    info(f"shard {own}: {len(sources):,} of {len(found):,} videos")
     return found, own, sources
 
 
 def _prepare(
     stack: ExitStack,
-    fetched: "FetchingDecoders | None",
+    remote: "AbstractContextManager[FetchingDecoders | None]",
     jobs: int,
     in_need: str | None,
     part: Part | None,
     ray: str | None,
     on_gpus: bool,
-) -> dict[str, Any]:
-    """Return what decodes, whose program is loaded while the network is, and with it the flow of a video in need."""
+) -> tuple[Callable[[str], Stamp], dict[str, Any]]:
+    """Return by what files are known again, and what decodes them for ``_labelled``.
+
+    The program of that is loaded while the network is, and with it the flow of a video ``in_need`` is computed.
+    """
+    fetched = stack.enter_context(remote)
+    known = fetched.stamp if fetched else stamp
     if ray:
-        return {"address": ray, "on_gpus": on_gpus, "share_bytes": fetched and fetched.share_bytes}
+        return known, {"address": ray, "on_gpus": on_gpus, "share_bytes": fetched and fetched.share_bytes}
     if fetched:
-        return {"jobs": fetched.places, "decoders": fetched}
+        return known, {"jobs": fetched.places, "decoders": fetched}
     with passing("loading the model …"):  # a tenth of a second, before the seconds that PyTorch takes
         from vadis.video.isolated.pool import Decoders
 
     decoders = stack.enter_context(Decoders())
     decoders.start_one()
-    if in_need is None:
-        return {"jobs": jobs, "decoders": decoders}
-    from vadis.flow.video_flow import FirstFlow
+    how: dict[str, Any] = {"jobs": jobs, "decoders": decoders}
+    if in_need is not None:
+        from vadis.flow.store import FirstFlow
 
-    return {"jobs": jobs, "decoders": decoders, "first": stack.enter_context(FirstFlow(in_need, decoders, part))}
+        how["first"] = stack.enter_context(FirstFlow(in_need, decoders, part))
+    return known, how
 
 
 def _in_need(sources: list[Source], model: str | None, streams: str | None, device: str) -> str | None:
@@ -185,6 +194,51 @@ def _labelled(run: Run, wanted: "ClassifyOptions", prepared: dict[str, Any]) -> 
     from vadis.inference.classify import label_videos
 
     return label_videos(run.paths(), wanted, listed=True, **prepared)
+
+
+SAMPLE = 200  # videos at most whose length is looked up; a header takes some hundredths of a second
+PROBE_FRAMES = 250  # of the longest of them, 10 s, which are labelled
+
+
+def _estimate(sources: Sequence[Source], wanted: "ClassifyOptions") -> None:
+    """Print how many videos there are, how long, and how long labelling them takes, by a probe."""
+    from vadis.inference.prefetch import LocalVideo
+    from vadis.video.isolated.pool import Decoders
+
+    readable = [source.path for source in sources if source.error is None]
+    seconds_of, part = dict[str, float | None](), wanted.part or Part()
+    with Decoders() as decoders:
+        for path in readable[:: max(1, -(-len(readable) // SAMPLE))]:
+            with suppress(VideoError), decoders.open(path, listed=True, max_frames=1) as video:
+                seconds_of[path] = _seconds_in(part, video.facts)
+        if set(seconds_of.values()) == {0.0}:
+            raise NothingToDoError(f"all videos end before {clock(part.start)}", "give an earlier `start`")
+        for path in sorted(seconds_of, key=lambda path: seconds_of[path] or 0.0, reverse=True):
+            began = time.monotonic()
+            probe = LocalVideo(path, wanted.model, decoders, max_frames=PROBE_FRAMES, part=wanted.part)
+            with suppress(VideoError), closing(probe):
+                probed = (wanted.label(probe).num_frames or 0) / wanted.model.card.frame_rate
+                break
+        else:
+            raise NothingToDoError("none of the videos can be read", "`vadis classify` says why of each")
+    pace = probed / (time.monotonic() - began)  # seconds of video in one second
+    known = [seconds for seconds in seconds_of.values() if seconds is not None]
+    if not known:
+        raise NothingToDoError("none of the videos says how long it is", "`vadis classify` finds out")
+    whole = sum(known) / len(known) * len(readable)
+    about = "" if len(known) == len(readable) else f", by {len(known):,} of them"
+    typer.echo(
+        f"{num_videos(len(readable))}, {clock(whole)} in all{about}; labelling takes about {clock(whole / pace)} here: "
+        f"{pace:.2g} times the speed of playing, by a probe of {probed:.0f} s"
+    )
+
+
+def _seconds_in(part: Part, facts: VideoFacts) -> float | None:
+    """Return how much of a video is in a part, by its header; None where that does not say how long it is."""
+    if facts.duration_seconds is None:
+        return None
+    end = facts.first_seconds + facts.duration_seconds
+    return max(0.0, (end if part.end is None else min(part.end, end)) - max(part.start, facts.first_seconds))
 
 
 def choose_format(

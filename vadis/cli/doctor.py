@@ -120,11 +120,10 @@ def _agreement(name: str) -> Finding:
 
     from vadis.models.i3d import I3D
     from vadis.models.i3d_inference import FoldedI3D
-    from vadis.weights.load import load_model
 
     try:
         device = resolve_device(name)
-        network = load_model(STAND_IN, "cpu", offline=True).networks["rgb"]
+        network = vadis.load_model(STAND_IN, "cpu", offline=True).networks["rgb"]
         assert isinstance(network, I3D)
         clip = torch.rand(1, 3, 32, 224, 224, generator=torch.Generator().manual_seed(0)) * 2 - 1
         here, there = (FoldedI3D(network, torch.device(where))(clip).cpu() for where in ("cpu", name))

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,8 +18,7 @@ from vadis.errors import UsageError
 
 if TYPE_CHECKING:
     from vadis.datasets import Dataset
-    from vadis.evaluation.metrics import Evaluation
-    from vadis.evaluation.predictions import Prediction
+    from vadis.evaluation.metrics import Evaluation, Prediction
     from vadis.models.card import Model
 
 
@@ -89,7 +88,7 @@ def evaluate(
             loaded = load_for_command(model, streams, device, offline, precision=precision)
             loaded.check_flip(flip)
             if spatial == "full":
-                from vadis.evaluation.predictions import on_whole_frames
+                from vadis.evaluation.metrics import on_whole_frames
 
                 loaded = on_whole_frames(loaded)
             runs = [evaluate_model(loaded, found, part, output, flip=flip, whole=frames == "all")]
@@ -121,37 +120,42 @@ def evaluate_model(
 
     ``flip`` and ``whole`` as for ``predict_all``, ``go_on`` as for ``open_predictions``.
     """
-    from vadis.evaluation import predictions
-    from vadis.evaluation.metrics import Evaluation
+    from vadis.evaluation import metrics
 
-    examples, path = found.examples(part), output / predictions.PREDICTIONS_NAME
-    predictions.check_classes(examples, model)
-    if warning := predictions.overlap_warning(model, found):
+    examples, path, root = found.examples(part), output / metrics.PREDICTIONS_NAME, found.root
+    metrics.check_classes(examples, model)
+    if warning := metrics.overlap_warning(model, found):
         warn(warning)
-    settings = predictions.evaluation_settings(model, found.name, found.split, flip, part, whole=whole)
-    evaluation, began = Evaluation(output, settings, []), time.monotonic()
+    settings = metrics.evaluation_settings(model, found.name, found.split, flip, part, whole=whole)
+    began = time.monotonic()
     with (
         writing(show(output)),
-        predictions.open_predictions(path, settings, found.root, go_on=go_on) as file,
+        metrics.open_predictions(path, settings, go_on=go_on) as journal,
         signals.deferred(),
         video_progress() as bars,
     ):
-        bar = bars.add_task(num_videos(len(examples)), total=len(examples))
-        made = predictions.evaluate(examples, model, file, flip=flip, whole=whole)
-        for _ in examples:
-            with signals.interruptible():
-                evaluation.predictions.append(next(made))
-            _warn_of_failed(evaluation.predictions[-1:])
-            bars.advance(bar)
-    seconds = time.monotonic() - began
-    info(f"{num_videos(len(examples))}, {file.num_appended} of them new, in {seconds:.0f} s")
-    return evaluation
+        if journal.num_damaged:
+            warn(f"{journal.num_damaged} damaged lines of {show(path)} are left out; their videos are done again")
+        missing = metrics.pending(examples, journal, root)
+        bar = bars.add_task(num_videos(len(examples)), total=len(examples), completed=len(examples) - len(missing))
+        with closing(metrics.predict_all(missing, model, root, flip=flip, whole=whole)) as made:
+            for _ in missing:
+                with signals.interruptible():
+                    prediction = next(made)
+                journal.append(prediction)
+                _warn_of_failed([prediction])
+                bars.advance(bar)
+        journal.finish()
+    kept, new = metrics.read_predictions(path), {metrics.name_of(example, root) for example in missing}
+    _warn_of_failed([each for each in kept.values() if each.path not in new])
+    info(f"{num_videos(len(examples))}, {len(missing)} of them new, in {time.monotonic() - began:.0f} s")
+    return metrics.Evaluation(output, settings, [kept[metrics.name_of(example, root)] for example in examples])
 
 
 def _warn_of_failed(made: "Sequence[Prediction]") -> None:
-    for prediction in made:
-        if prediction.error is not None:
-            warn_of(prediction.path, prediction.error.partition(":")[0], prediction.error)
+    for each in made:
+        if each.status == "error":
+            warn_of(each.path, each.error_code, f"{each.error_code}: {each.error_message}")
 
 
 def write_evaluation(evaluation: "Evaluation", folder: Path, **more: Any) -> dict[str, Any]:

@@ -2,14 +2,12 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vadis.batch.journal import Summary, changes
+from vadis.batch import Summary, changes
 from vadis.cli import options
 from vadis.cli.options import MODEL, OUTPUT, TIME, choice, flag, offer, option
 from vadis.cli.outputs import mirrored, new_folder, tree_root, writing
@@ -101,8 +99,7 @@ def features(
     part = part_of(start, end)
     found = find_inputs(inputs or [], from_file, null)
     paths = [source.path for source in found if source.error is None]
-    target_of = _targets(output, tree_root(inputs or [], paths), format_name)
-    _check_names(paths, target_of)
+    targets = _targets(paths, output, tree_root(inputs or [], paths), format_name)
     with new_folder(output):
         loaded = load_for_command(model, streams, device, offline, precision=precision)
 
@@ -114,28 +111,29 @@ def features(
         sampling = Sampling(None if fps == "native" else int(fps), resize, int(crops))
         look = Look(layer, Sliding(window=window, stride=stride, regular=whole_windows), flip, sampling, part)
         settings = settings_of(loaded, look, layout)
-        missing = paths if overwrite else [path for path in paths if not _is_done(target_of(path), settings)]
+        done = {path for path, target in targets.items() if not overwrite and _is_done(target, settings)}
         how: dict[str, Any] = {"batch_size": batch_size, "jobs": jobs, "listed": True, "progress": run.report}
-        extracted = features_of_videos(missing, loaded, look, **how)
-        saved = _saved(paths, set(missing), extracted, target_of, settings, layout)
-        run.complete(saved, lambda records, is_whole: deque(records, 0))
+        made = features_of_videos([path for path in paths if path not in done], loaded, look, **how)
+        records = (
+            VideoResult(path, "skipped") if path in done else _saved(*next(made), targets[path], settings, layout)
+            for path in paths
+        )
+        run.complete(records, lambda records, is_whole: deque(records, 0))
 
 
-def _targets(output: Path, root: str, form: str) -> Callable[[str], Path]:
-    """Return what gives the place of a video's .npz, or of the JSON beside its .npy, which has no name's extension."""
-    if form == "npz":
-        return partial(mirrored, output, root, "npz")
-    return lambda path: mirrored(output, root, "json", os.path.splitext(path)[0])  # noqa: PTH122 (keeps any bytes)
+def _targets(paths: list[str], output: Path, root: str, form: str) -> dict[str, Path]:
+    """Return the place of each video's .npz, or of the JSON beside its .npy, which has no name's extension.
 
-
-def _check_names(paths: list[str], target_of: Callable[[str], Path]) -> None:
-    """Raise UsageError where two videos would have one file."""
+    Raise UsageError where two videos would have one.
+    """
+    stems = {path: path if form == "npz" else os.path.splitext(path)[0] for path in paths}  # noqa: PTH122
+    targets = {path: mirrored(output, root, form.replace("npy", "json"), stem) for path, stem in stems.items()}
     taken: dict[Path, str] = {}
-    for path in paths:
-        other = taken.setdefault(target_of(path), path)
-        if other != path:
+    for path, target in targets.items():
+        if (other := taken.setdefault(target, path)) != path:
             hint = "keep them as .npz, whose names have the extension, or in folders of their own"
             raise UsageError(f"{show(path)} and {show(other)} differ in their extension alone", hint)
+    return targets
 
 
 def _is_done(target: Path, settings: dict[str, Any]) -> bool:
@@ -150,27 +148,16 @@ def _is_done(target: Path, settings: dict[str, Any]) -> bool:
 
 
 def _saved(
-    paths: list[str],
-    missing: set[str],
-    extracted: "Iterator[tuple[str, Features | VideoError]]",
-    target_of: Callable[[str], Path],
-    settings: dict[str, Any],
-    layout: "Layout",
-) -> Generator[VideoResult, None, None]:
-    """Yield a record per video, once its features have been written, or were there already."""
+    path: str, found: "Features | VideoError", target: Path, settings: dict[str, Any], layout: "Layout"
+) -> VideoResult:
+    """Return the record of a video whose features have been written."""
     from vadis.inference.features import save_features
 
-    for path in paths:
-        if path not in missing:
-            yield VideoResult(path, "skipped")
-            continue
-        _, found = next(extracted)
-        try:
-            if isinstance(found, VideoError):
-                raise found
-            with writing(show(target_of(path))):
-                save_features(found, target_of(path), settings, layout)
-        except VideoError as error:
-            yield VideoResult(path, "error", error_code=error.code, error_message=error.in_full)
-        else:
-            yield found.record
+    try:
+        if isinstance(found, VideoError):
+            raise found
+        with writing(show(target)):
+            save_features(found, target, settings, layout)
+    except VideoError as error:
+        return VideoResult(path, "error", error_code=error.code, error_message=error.in_full)
+    return found.record

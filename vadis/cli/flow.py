@@ -12,7 +12,7 @@ from vadis.cli.run import SOME_FAILED, fail_if_partial, find_inputs
 from vadis.cli.terminal import clock, debug, frame_progress, info, num_videos, show, video_progress, warn, warn_of
 from vadis.cli.timeline import missing_part
 from vadis.device import resolve_device
-from vadis.errors import UsageError
+from vadis.errors import UsageError, VideoError
 from vadis.results import Part, part_of
 from vadis.video.metadata import VideoFacts
 
@@ -65,15 +65,13 @@ def flow(
     if part is not None:
         raise UsageError("--start and --end go with -o FILE.mp4", hint="leave them out: a flow store has whole videos")
     check_folder_name(output)
-    num_unreadable = 0
+    unreadable = dict[str, VideoError]()
     if data is None:
-        readable = []
-        for source in find_inputs(inputs, from_file, null):
-            if source.error is None:
-                readable.append(source.path)
-            else:
-                num_unreadable += 1
-                warn_of(source.path, source.error.code, source.error.in_full)
+        found = find_inputs(inputs, from_file, null)
+        unreadable |= {source.path: source.error for source in found if source.error is not None}
+        readable = [source.path for source in found if source.error is None]
+        for path, error in unreadable.items():
+            warn_of(path, error.code, error.in_full)
     else:
         from vadis.datasets import find_dataset
 
@@ -84,7 +82,7 @@ def flow(
 
     where = resolve_device(device)
     counts = fill(readable, FlowStore(output, create=True), where)
-    counts["failed"] += num_unreadable
+    counts["failed"] += len(unreadable)
     is_whole = not counts["partial"] + counts["failed"]
     words = ("ok", "partial", "skipped", "failed")
     (info if is_whole else warn)(", ".join(f"{counts[word]} {word}" for word in words if counts[word] or word == "ok"))

@@ -2,16 +2,15 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vadis.batch.journal import Journal, Summary, changes
+from vadis.batch import Journal, changes
 from vadis.cli import options
 from vadis.cli.options import MODEL, OUTPUT, STREAM_CHOICES, choice, flag, option
 from vadis.cli.outputs import Destination, check_file, new_folder, writing
@@ -26,7 +25,7 @@ from vadis.weights.catalog import STAND_IN
 
 if TYPE_CHECKING:
     from vadis.evaluation.embedding import Embedding
-    from vadis.evaluation.video_sets import VideoSet
+    from vadis.evaluation.frechet import VideoSet
     from vadis.models.card import Model
 
 PROTOCOL_NAMES = ("reference", "stylegan-v", "tats", "common-metrics")
@@ -60,7 +59,7 @@ _PER_CLASS = "Also a distance for each class, a folder of the same name in REAL 
 
 def fvd(
     real: Annotated[str, typer.Argument(metavar="REAL", help=_SET, show_default=False)],
-    generated: Annotated[str | None, typer.Argument(metavar="[GENERATED]", help=_SET, show_default=False)] = None,
+    generated: Annotated[str | None, typer.Argument(metavar="GENERATED", help=_SET, show_default=False)] = None,
     protocol: Annotated[str, choice(HOW, _PROTOCOL, PROTOCOL_NAMES)] = "reference",
     clip_length: Annotated[int | None, option(HOW, _FRAMES, metavar="N", min=9)] = None,
     seed: Annotated[int, option(HOW, _SEED, metavar="N", min=0)] = 0,
@@ -85,33 +84,34 @@ def fvd(
         check_file(save, overwrite, extensions=(".npz",))
         if not save.suffix:
             raise UsageError(f"{show(save)} would not be known again", f"let it end with .npz: {show(save)}.npz")
+    from tempfile import TemporaryDirectory
+
+    from vadis.evaluation import frechet
+    from vadis.evaluation.embedding import PROTOCOLS, Embedding, check_model
+
     sets = [find_set(name, given) for name, given in (("real", real), ("generated", generated)) if given is not None]
     num_saved = sum(each.is_saved for each in sets)
     if ((kernel or per_class) and num_saved) or (unbiased and num_saved == 2):
         message = "saved statistics have no videos for --kernel and --per-class, nor two of them for --unbiased"
         raise UsageError(message, "give the videos themselves")
-    if per_class:
-        check_classes(sets)
-    with ExitStack() as stack:
-        if output is None:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vadis-fvd-")))
-        else:
-            stack.enter_context(new_folder(folder := output))
+    for each in sets if per_class else ():
+        for source in each.sources:
+            frechet.class_of(each.given, source.path)  # which refuses a video that is in no folder of a class
+    opened: AbstractContextManager[str | Path]
+    opened = new_folder(output) if output else TemporaryDirectory(prefix="vadis-fvd-")
+    with opened as folder:
         loaded = load_fvd_model(model, streams, device, offline)
-        from vadis.evaluation import video_sets
-        from vadis.evaluation.embedding import PROTOCOLS, Embedding, check_model
-
         rules = PROTOCOLS[protocol]
         embedding = Embedding(check_model(loaded), protocol, clip_length or rules.frames, seed=seed)
         for each in sets:
             own = replace(embedding, random_start=rules.random_start and each.name == "real")
-            embed(each, own, folder, jobs, overwrite, goes_on=output is not None)
+            embed(each, own, Path(folder), jobs, overwrite, goes_on=output is not None)
         if save is not None:
             with writing(show(save)):
-                video_sets.save(save, sets[0])
+                frechet.save(save, sets[0])
             info(f"written: {show(save)}")
         if len(sets) == 2:
-            result = video_sets.compare(sets, embedding, bootstrap, unbiased, kernel, per_class)
+            result = frechet.compare(sets, embedding, bootstrap, unbiased, kernel, per_class)
             typer.echo(json.dumps(result, indent=1, allow_nan=False) if as_json else "\n".join(lines(result)))
             for warning in result["warnings"]:
                 warn(warning)
@@ -121,7 +121,7 @@ def fvd(
 
 def load_fvd_model(name: str | None, streams: str, device: str, offline: bool) -> "Model":
     """Return the model of this name, or DeepMind's: in full precision where it is here, or has the streams wanted."""
-    from vadis.evaluation.video_sets import FULL_PRECISION
+    from vadis.evaluation.frechet import FULL_PRECISION
     from vadis.weights.cache import is_file, model_path
 
     full = streams != "rgb" or is_file(model_path(FULL_PRECISION))
@@ -131,7 +131,7 @@ def load_fvd_model(name: str | None, streams: str, device: str, offline: bool) -
 def find_set(name: str, given: str) -> "VideoSet":
     """Return the videos that an argument stands for, or the statistics in a file."""
     from vadis.evaluation.embedding import expand_array
-    from vadis.evaluation.video_sets import VideoSet, load_statistics
+    from vadis.evaluation.frechet import VideoSet, load_statistics
 
     is_there, extension = Path(given).is_file(), os.path.splitext(given)[1].lower()  # noqa: PTH122
     if is_there and extension == ".npz" and (saved := load_statistics(name, given)):
@@ -145,15 +145,6 @@ def find_set(name: str, given: str) -> "VideoSet":
     return VideoSet(name, given, videos)
 
 
-def check_classes(sets: "list[VideoSet]") -> None:
-    """Raise UsageError for a video that is in no folder of a class."""
-    from vadis.evaluation.video_sets import class_of
-
-    for each in sets:
-        for source in each.sources:
-            class_of(each.given, source.path)
-
-
 def embed(videos: "VideoSet", embedding: "Embedding", folder: Path, jobs: int, overwrite: bool, goes_on: bool) -> None:
     """Fill in the rows of a set; raise UsageError where statistics were saved with other settings than these."""
     if videos.is_saved:
@@ -163,12 +154,10 @@ def embed(videos: "VideoSet", embedding: "Embedding", folder: Path, jobs: int, o
         return
     from vadis.evaluation.embedding import stamp_of
 
-    sources, summary = videos.sources, Summary(len(videos.sources))
-    info(f"{videos.name}: {num_videos(len(sources))} in {show(videos.given)}")
-    place = folder / f"{videos.name}.jsonl"
-    destination = Destination(place, None, FORMATS["jsonl"], None, 0.0, overwrite, False, stamp_of)
-    with destination.opened([], [source.path for source in sources]):
-        run = Run(destination.begin(embedding.settings, sources, summary), summary, goes_on=goes_on)
+    info(f"{videos.name}: {num_videos(len(videos.sources))} in {show(videos.given)}")
+    destination = Destination(folder / f"{videos.name}.jsonl", None, FORMATS["jsonl"], None, 0.0, overwrite, False)
+    with destination.opened([], [source.path for source in videos.sources]):
+        run = Run(*destination.begin(embedding.settings, videos.sources, stamp_of), goes_on=goes_on)
         records = embedding.embed(run.paths(), jobs=jobs, progress=run.report)
         try:
             run.complete(records, destination.write)
@@ -177,7 +166,7 @@ def embed(videos: "VideoSet", embedding: "Embedding", folder: Path, jobs: int, o
                 raise
         assert isinstance(destination.journal, Journal)
         videos.read_rows(destination.journal)
-    videos.settings, videos.failed = embedding.settings, summary.statuses["error"]
+    videos.settings, videos.failed = embedding.settings, run.summary.statuses["error"]
 
 
 def lines(result: dict[str, Any]) -> Iterator[str]:

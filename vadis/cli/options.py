@@ -4,7 +4,8 @@ A command takes them as types of its arguments: ``def classify(inputs: options.I
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,8 +37,9 @@ class _PlainHelp:
         return params
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        arguments = [str(param.metavar) for param in self.get_params(ctx) if isinstance(param, TyperArgument)]
-        return ["[OPTIONS]", *arguments, *["COMMAND …"] * isinstance(self, TyperGroup)]
+        arguments = [param for param in self.get_params(ctx) if isinstance(param, TyperArgument)]
+        shown = (str(each.metavar) if each.required else f"[{each.metavar}]" for each in arguments)
+        return ["[OPTIONS]", *shown, *["COMMAND …"] * isinstance(self, TyperGroup)]
 
 
 class Command(_PlainHelp, TyperCommand):
@@ -111,21 +113,11 @@ DatasetName = Annotated[str | None, option(DATA, "ucf101, hmdb51, kinetics or fo
 Split = Annotated[int, option(DATA, "The official split.", metavar="N", min=1)]
 
 
-def models() -> list[str]:
-    """Return what completes the name of a model: those of the catalog, and the model files here."""
-    return [*WEIGHTS, *SHIPPED, *map(str, Path().glob("*.safetensors"))]
-
-
-def known_labels() -> Iterator[str]:
-    """Yield the labels of the published models."""
-    for name in PUBLISHED_LISTS:
-        yield from published_labels(name)
-
-
+_MODELS = offer(lambda: [*WEIGHTS, *SHIPPED, *map(str, Path().glob("*.safetensors"))])
 _MODEL, NAME_OR_FILE = "A name that 'vadis weights list' shows, or a model file.", "NAME|FILE"
-OF_MODEL: dict[str, Any] = {"metavar": NAME_OR_FILE, "autocompletion": offer(models)}
+OF_MODEL: dict[str, Any] = {"metavar": NAME_OR_FILE, "autocompletion": _MODELS}
 ModelName = Annotated[str | None, option(MODEL, _MODEL, "--model", "-m", **OF_MODEL, show_default="i3d-kinetics400")]
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL, autocompletion=offer(models))]
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL, autocompletion=_MODELS)]
 _STREAMS = "Judge by the pictures (rgb, faster), by the motion between them (flow), or by both."
 Streams = Annotated[str | None, choice(MODEL, _STREAMS, STREAM_CHOICES, show_default="all that the model has")]
 Flip = Annotated[bool, flag(MODEL, "Average with the mirrored video: a little better, twice as long.", "--flip")]
@@ -148,7 +140,8 @@ Window = Annotated[int | None, option(TIME, _WINDOW, metavar="FRAMES", min=1)]
 _STRIDE = "From the start of one window to the next; by default they follow one another."
 Stride = Annotated[int | None, option(TIME, _STRIDE, metavar="FRAMES", min=1)]
 Threshold = Annotated[float, option(TIME, "Leave out labels that score below P.", metavar="P", min=0.0, max=1.0)]
-LABEL: dict[str, Any] = {"metavar": "LABEL", "autocompletion": offer(known_labels)}
+_KNOWN_LABELS = offer(lambda: chain.from_iterable(map(published_labels, PUBLISHED_LISTS)))
+LABEL: dict[str, Any] = {"metavar": "LABEL", "autocompletion": _KNOWN_LABELS}
 _LABELS = "Show only labels like this, in any case, with * for any letters: 'playing *'."
 Labels = Annotated[str | None, option(TIME, _LABELS, "--labels", **LABEL)]
 
@@ -156,7 +149,8 @@ _PER = "Rows of a csv: one for each label of a segment, or one for a video."
 Per = Annotated[str, choice(OUTPUT, _PER, ("video", "segment"))]
 _FORMAT = "auto: what the extension of -o says, else a table on a terminal and jsonl anywhere else."
 FormatName = Annotated[str, choice(OUTPUT, _FORMAT, ("auto", "table", *FORMATS), "--format", "-f")]
-Output = Annotated[Path | None, option(OUTPUT, "Write to FILE; - is stdout.", "--output", "-o", metavar="FILE")]
+_AS_FILE = {"metavar": "FILE", "callback": lambda path: None if path == Path("-") else path}
+Output = Annotated[Path | None, option(OUTPUT, "Write to FILE; - is stdout.", "--output", "-o", **_AS_FILE)]
 OutputDir = Annotated[Path | None, option(OUTPUT, "One file per video in DIR, in the inputs' tree.", metavar="DIR")]
 NoSound = Annotated[bool, flag(OUTPUT, "Leave the sound out.", "--no-sound")]
 Replace = Annotated[bool, flag(OUTPUT, "Replace the output if it exists already.", "--overwrite")]

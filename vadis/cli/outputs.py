@@ -1,29 +1,26 @@
 """Where records go, and what a run finds there that an earlier one left.
 
-A jsonl file (``-o labels.jsonl``) and a folder (``--output-dir``) have a journal (``vadis.batch.journal``): the same
+A jsonl file (``-o labels.jsonl``) and a folder (``--output-dir``) have a journal (``vadis.batch``): the same
 command goes on where the last one ended. Every other document appears under its name when it is whole; a pipe or device
 is written to piece by piece. What can be refused is refused before a model is loaded.
 """
 
-import hashlib
 import os
 import platform
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import vadis
-from vadis.batch.journal import PASSING_ERRORS, Journal, Summary, changes, open_journal
-from vadis.batch.shards import Parts, Shard, open_parts
+from vadis.batch import PASSING_ERRORS, Journal, Parts, Shard, Summary, changes, open_journal, open_parts
 from vadis.cli.terminal import info, show, warn
 from vadis.errors import UsageError, VadisError
-from vadis.files import locked, os_errors_as, write_all, write_atomic
+from vadis.files import locked, os_errors_as, write_atomic
 from vadis.formats import FORMATS, Format, above
 from vadis.results import VideoResult
 from vadis.video.sources import VIDEO_EXTENSIONS, Source, Stamp
@@ -79,7 +76,6 @@ class Destination:
     threshold: float  # below it, labels are left out
     overwrite: bool
     retry_failed: bool
-    stamp: Callable[[str], Stamp]  # by which a file is known again
     in_parts: bool = False  # ``output`` is a folder of journals
     journal: Journal | Parts | None = None
     folder: DocumentFolder | None = None  # of a document for each record of the journal
@@ -106,14 +102,14 @@ class Destination:
                     own = (video for video in videos if self.shard is None or self.shard.has(video))
                     self.folder.check(own, self.overwrite)
             elif self.output is not None:
-                path = self._own(self.output)
-                is_special = path.exists() and not path.is_file()
+                self.output = self._own(self.output)
+                is_special = self.output.exists() and not self.output.is_file()
                 is_journal = self.form.name == "jsonl" and not is_special
-                check_file(path, self.overwrite or is_journal)
+                check_file(self.output, self.overwrite or is_journal)
                 if is_journal:
-                    self.journal = stack.enter_context(open_journal(path, overwrite=self.overwrite))
+                    self.journal = stack.enter_context(open_journal(self.output, overwrite=self.overwrite))
                 elif not is_special:
-                    stack.enter_context(locked(path))
+                    stack.enter_context(locked(self.output))
             yield
 
     def _own(self, path: Path) -> Path:
@@ -121,17 +117,25 @@ class Destination:
 
     def written(self) -> str:
         """Return what is said at the end of the file or folder, and what to do with it; "" for stdout."""
-        place = self.output_dir or (self.output and self._own(self.output))
+        place = self.output_dir or self.output
         if place is None:
             return ""
         is_readable = self.form.name in ("jsonl", "json") and not self.output_dir
         then = f"; next: vadis report {show(place)}, or vadis find {show(place)} 'playing *'" if is_readable else ""
         return f"written: {show(place)}{then}"
 
-    def begin(self, settings: dict[str, Any], sources: Sequence[Source], summary: Summary) -> list[Source]:
-        """Return the inputs without a record that counts; count the others, and write their documents that lack."""
+    def begin(
+        self, settings: dict[str, Any], sources: Sequence[Source], stamp: Callable[[str], Stamp]
+    ) -> tuple[Sequence[Source], Summary]:
+        """Return the inputs without a record that counts, and the count of the others; write documents that these lack.
+
+        A file is known again by its ``stamp``.
+        """
+        summary = Summary(len(sources))
         if self.journal is None:
-            return list(sources)
+            return sources, summary
+        from importlib.metadata import version
+
         versions = {"vadis": vadis.__version__, "torch": version("torch"), "av": version("av")}
         versions["python"] = platform.python_version()
         if changed := changes(self.journal.begin(settings, versions), versions):
@@ -143,7 +147,7 @@ class Destination:
             entry = self.journal.entries.get(source.path)
             if (
                 entry is None
-                or (entry.source_bytes, entry.source_mtime) != self.stamp(source.path)
+                or (entry.source_bytes, entry.source_mtime) != stamp(source.path)
                 or (entry.status == "error" and (self.retry_failed or entry.error_code in PASSING_ERRORS))
             ):
                 pending.append(source)
@@ -153,7 +157,7 @@ class Destination:
                 lacking.add(source.path)
         if folder and isinstance(self.journal, Journal):
             folder.write(self.journal.results(lacking))
-        return pending
+        return pending, summary
 
     def write(self, records: Iterable[VideoResult], is_whole: Callable[[], bool]) -> None:
         """Write records as they come; ``is_whole`` tells at their end whether every input has its record."""
@@ -166,7 +170,7 @@ class Destination:
             if is_whole() and isinstance(self.journal, Journal):
                 self.journal.finish()
         else:
-            write_document(self.output and self._own(self.output), self.form, results, is_whole)
+            write_document(self.output, self.form, results, is_whole)
 
 
 def refuse_combination(form: Format, output: Path | None, folder: Path | None, num_videos: int) -> None:
@@ -206,7 +210,7 @@ def check_file(path: Path, overwrite: bool, source: str | None = None, extension
 
 
 @contextmanager
-def new_folder(folder: Path) -> Iterator[None]:
+def new_folder(folder: Path) -> Iterator[Path]:
     """Make ``folder`` for this block, and remove it after it if it is empty; raise UsageError where that cannot be."""
     check_folder_name(folder)
     made = [each for each in (folder, *folder.parents) if not each.exists()]
@@ -215,7 +219,7 @@ def new_folder(folder: Path) -> Iterator[None]:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"the folder {show(folder)} cannot be written to", hint="choose another folder")
     try:
-        yield
+        yield folder
     finally:
         with suppress(OSError):  # not empty
             for each in made:
@@ -230,29 +234,29 @@ def writing(place: str) -> AbstractContextManager[None]:
 def write_document(
     path: Path | None, form: Format, results: Iterable[VideoResult], is_whole: Callable[[], bool] = lambda: True
 ) -> None:
-    """Write one document: to stdout in pieces, to a file whole or, where ``is_whole`` then denies it, beside it."""
-    if path is None:
-        with writing("stdout"):
+    """Write one document: to stdout, a device or a pipe in pieces, to a file whole.
+
+    Where ``is_whole`` denies that at the end, what there is becomes a file beside it.
+    """
+    if path is None or (path.exists() and not path.is_file()):  # which cannot be renamed onto
+        with (
+            writing(show(path or "stdout")),
+            path.open("w", encoding="utf-8") if path else nullcontext(sys.stdout) as file,
+        ):
             for piece in form.write(results):
-                sys.stdout.write(piece)
-                sys.stdout.flush()
+                file.write(piece)
+                file.flush()
         return
     num_written, part = 0, path.with_name(f"{path.stem}.incomplete{path.suffix}")
 
     def counted() -> Iterator[VideoResult]:
         nonlocal num_written
-        for result in results:
+        for num_written, result in enumerate(results, 1):  # noqa: B007
             yield result
-            num_written += 1
 
-    with writing(show(path)):
-        if path.exists() and not path.is_file():  # a device or pipe, which cannot be renamed onto
-            with path.open("wb", buffering=0) as file:
-                for piece in form.write(results):
-                    write_all(file.fileno(), piece.encode())
-            return
-        with write_atomic(path, lambda: path if is_whole() else part if num_written else None) as stream:
-            stream.writelines(piece.encode() for piece in form.write(counted()))
+    place = lambda: path if is_whole() else part if num_written else None  # noqa: E731
+    with writing(show(path)), write_atomic(path, place) as stream:
+        stream.writelines(piece.encode() for piece in form.write(counted()))
     if not is_whole():
         there = f"; what there is so far is in {show(part)}" if num_written else ""
         warn(f"{show(path)} is not written, because it is not complete{there}")
@@ -277,8 +281,10 @@ def mirrored(folder: Path, root: str, extension: str, video: str) -> Path:
     relative = Path(os.path.relpath(os.path.abspath(video), root))  # noqa: PTH100
     name = os.fsencode(relative.name)
     if len(name) + 1 + len(extension) > 200:  # file systems take 255; a temporary file's name needs some of them
+        from hashlib import sha256
+
         kept = name[: 186 - len(extension)].decode(errors="ignore")
-        relative = relative.with_name(f"{kept}-{hashlib.sha256(name).hexdigest()[:12]}")
+        relative = relative.with_name(f"{kept}-{sha256(name).hexdigest()[:12]}")
     target = folder / relative.with_name(f"{relative.name}.{extension}")
     if ".." in relative.parts or not target.parent.resolve().is_relative_to(folder.resolve()):
         hint = "choose a new folder: in this one a symbolic link leads elsewhere"

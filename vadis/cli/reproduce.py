@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from vadis.evaluation.paper_plan import Job
+    from vadis.evaluation.paper_plan import Job, RunIndex
     from vadis.evaluation.paper_tables import Cell, Table
-    from vadis.evaluation.run_index import RunIndex
 
 DEFAULT_TFLOPS = 10.0  # what a GPU is taken to sustain; a guess in the middle of what there is, so it is always named
 FIGURE_WIDTH = 5  # of a figure: 98.0, and a blank or REMARK before it
@@ -113,12 +112,12 @@ def fvd(
 
     Exit code 1 if they differ. Some minutes on a processor: 272 videos.
     """
-    from vadis.evaluation.video_sets import PUBLISHED_DISTANCES, reproduce
+    from vadis.evaluation.frechet import PUBLISHED_DISTANCES, reproduce
 
     loaded = load_fvd_model(model, "rgb", device, offline)
     with video_progress() as bars:
         bar = bars.add_task("videos", total=sum(each.num_videos for each in PUBLISHED_DISTANCES))
-        outcome = reproduce(loaded, lambda done: bars.update(bar, completed=done))
+        outcome = reproduce(loaded, lambda: bars.advance(bar))
     other = "nothing is published for weights of 16 bits, or of another model"
     rows = (
         f"{row['input']} ({row['source']})\n"
@@ -145,9 +144,8 @@ def table(
     Results are those of finished runs of train, finetune and evaluate anywhere below DIR. The commands stand in an
     order in which they can be run; put your folders for ucf101/, hmdb51/ and kinetics400/.
     """
-    from vadis.evaluation.paper_plan import plan
+    from vadis.evaluation.paper_plan import find_runs, plan
     from vadis.evaluation.paper_tables import TABLES
-    from vadis.evaluation.run_index import find_runs
 
     wanted, index = TABLES[number], find_runs(runs)
     for note in index.notes:

@@ -1,24 +1,28 @@
-"""``vadis export``, ``vadis report`` and ``vadis annotate``: what is made of results."""
+"""What is made of results: other formats, a page, a video with its labels, what happens where, and that as clips."""
 
+import json
 import os
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from vadis.batch.results_file import LastResults, files_below
+from vadis.batch import LastResults, files_below
 from vadis.cli import options, outputs
 from vadis.cli.classify import choose_format
-from vadis.cli.options import MODEL, OUTPUT, option
+from vadis.cli.options import MODEL, OUTPUT, TIME, choice, flag, option
 from vadis.cli.run import SOME_FAILED, fail_if_partial, load_for_command
-from vadis.cli.terminal import frame_progress, info, num_videos, show, video_progress
+from vadis.cli.terminal import clock, debug, frame_progress, info, num_videos, show, tenths, video_progress, warn_of
 from vadis.errors import NothingToDoError, UsageError, VideoError
-from vadis.formats import above, only
-from vadis.results import VideoResult, part_of
+from vadis.formats import above, csv_line, only, percent, spreadsheet_cell, visible
+from vadis.results import Piece, VideoResult, is_like, part_of, path_fields, printable
 from vadis.video.container import regular_file
+from vadis.video.sources import remote_scheme
+from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, WEIGHTS, published_labels, unknown_model
 
 EXPORT_EPILOG = """
 A spreadsheet of what a run has found so far:  `vadis export labels.jsonl -o labels.csv`
@@ -33,9 +37,11 @@ Chapters, which `ffmpeg -i holiday.mp4 -i holiday.ffmetadata -map_metadata 1 -c 
 `vadis export holiday.jsonl -o holiday.ffmetadata`
 """
 
+Results = Annotated[list[Path], typer.Argument(metavar="RESULTS…", help="What classify wrote as jsonl or json.")]
+
 
 def export(
-    results: Annotated[list[Path], typer.Argument(metavar="RESULTS…", help="What classify wrote as jsonl or json.")],
+    results: Results,
     format_name: options.FormatName = "auto",
     output: options.Output = None,
     output_dir: options.OutputDir = None,
@@ -45,7 +51,6 @@ def export(
     overwrite: options.Overwrite = False,
 ) -> None:
     """Turn results into another format; of several records of one video the last counts."""
-    output = None if output == Path("-") else output
     found = read_results(results)
     form = choose_format(format_name, output, output_dir, per, is_one=len(found.paths) == 1)
     outputs.refuse_combination(form, output, output_dir, len(found.paths))
@@ -87,7 +92,7 @@ Without pictures, of several files:  `vadis report monday.jsonl tuesday.jsonl --
 A page on a training run or an evaluation:  `vadis report ucf101-run/`
 """
 
-RESULTS = "Results of vadis classify"
+OF_ARCHIVE = "Results of vadis classify"
 
 _REPORTED = "Files or folders that 'vadis classify' wrote as jsonl or json; or one folder of a training run."
 _PAGE = "The page; by default report.html, here or in the folder of the run."
@@ -99,9 +104,8 @@ def report(
     output: Annotated[Path | None, option(OUTPUT, _PAGE, "--output", "-o", metavar="FILE")] = None,
     overwrite: options.Replace = False,
     title: Annotated[str | None, option(OUTPUT, "What stands above it all.", metavar="TEXT")] = None,
-    thumbnails: Annotated[int, option(RESULTS, "Pictures of each video; 0 for none.", metavar="N", min=0)] = 4,
-    thumbnail_mb: Annotated[int, option(RESULTS, "What all pictures may take together.", metavar="MB", min=0)] = 32,
-    root: Annotated[Path | None, option(RESULTS, _ROOT, metavar="DIR")] = None,
+    thumbnails: Annotated[int, option(OF_ARCHIVE, "Pictures of each video; 0 for none.", metavar="N", min=0)] = 4,
+    root: Annotated[Path | None, option(OF_ARCHIVE, _ROOT, metavar="DIR")] = None,
 ) -> None:
     """Make one HTML page to look at: an archive's labels over time, or how a training run went.
 
@@ -127,16 +131,16 @@ def report(
     with video_progress() as bar, outputs.writing(show(page)):
         task = bar.add_task("", total=len(found.paths))
         bases = [root] if root else [Path(), *dict.fromkeys(file.parent for file in found.files)]
-        limits = {"num_thumbnails": thumbnails, "max_thumbnail_bytes": thumbnail_mb * 1_000_000}
 
         def report_progress(path: str) -> None:
             bar.update(task, description=f"pictures: {show(Path(path).name)}", advance=1)
 
-        made = write_page(page, found, title=title, bases=bases, **limits, progress=report_progress)
+        how: dict[str, Any] = {"bases": bases, "num_thumbnails": thumbnails, "progress": report_progress}
+        made = write_page(page, found, title=title, **how)
     if made.not_found:
         info(f"{made.not_found:,} of {made.num_videos:,} videos are not where the results say: --root DIR tells where")
-    if made.fewer_pictures:
-        info(f"{made.fewer_pictures:,} videos have fewer pictures, to keep the page small: --thumbnail-mb allows more")
+    if made.num_thumbnails < thumbnails:
+        info(f"{made.num_thumbnails} pictures of each video at most, to keep the page small")
     info(f"{made.num_videos:,} videos, {made.num_bytes / 1e6:,.1f} MB")
     typer.echo(show(page))
 
@@ -215,3 +219,234 @@ def _read_record(video: Path, results: Path) -> VideoResult:
     if not found.timeline:
         raise UsageError(f"the record of {show(video)} has no timeline", hint="label it again: vadis classify")
     return found
+
+
+FIND_EPILOG = """
+Where somebody plays something:  `vadis find labels.jsonl 'playing *'`
+
+For at least three seconds, as a spreadsheet:  `vadis find labels.jsonl yoga --min-seconds 3 -f csv > yoga.csv`
+
+To look at one after the other:  `vadis find labels.jsonl yoga -f m3u > yoga.m3u`, then  `vlc yoga.m3u`
+"""
+
+
+class Place(NamedTuple):
+    """A piece of the timeline of the video at ``path``."""
+
+    path: str
+    piece: Piece
+
+
+def _matching(result: VideoResult, label: str, min_score: float, min_seconds: float) -> Iterator[Place]:
+    """Yield the pieces of a timeline that are asked for."""
+    for piece in result.timeline:
+        if is_like(piece.label, label) and piece.score >= min_score and piece.end - piece.start >= min_seconds:
+            yield Place(result.path, piece)
+
+
+def _table(places: Sequence[Place]) -> Iterator[str]:
+    names = [show(path) for path, _ in places]
+    widths = [max(map(len, names), default=0), max((len(tenths(piece.end)) for _, piece in places), default=0)]
+    for name, (_, piece) in zip(names, places, strict=True):
+        times = "  ".join(f"{tenths(seconds):>{widths[1]}}" for seconds in (piece.start, piece.end))
+        yield f"{name:<{widths[0]}}  {times}  {percent(piece.score):>3} %  {visible(piece.label)}\n"
+
+
+def _csv(places: Sequence[Place]) -> Iterator[str]:
+    yield csv_line(("path", "start", "end", "label", "score"))
+    for path, piece in places:
+        start, end, score = f"{piece.start:.3f}", f"{piece.end:.3f}", f"{piece.score:.6f}"
+        yield csv_line((spreadsheet_cell(path), start, end, spreadsheet_cell(piece.label), score))
+
+
+def _jsonl(places: Sequence[Place]) -> Iterator[str]:
+    yield from (json.dumps(path_fields(path) | piece.to_json()) + "\n" for path, piece in places)
+
+
+def _m3u(places: Sequence[Place]) -> Iterator[str]:
+    """A playlist with absolute paths, or URLs; where each plays from and to is understood by VLC."""
+    yield "#EXTM3U\n"
+    for path, piece in places:
+        yield f"#EXTINF:{piece.end - piece.start:.0f},{visible(piece.label)}: {show(os.path.basename(path))}\n"  # noqa: PTH119
+        yield f"#EXTVLCOPT:start-time={piece.start:.1f}\n#EXTVLCOPT:stop-time={piece.end:.1f}\n"
+        yield show(path if remote_scheme(path) else os.path.abspath(path)) + "\n"  # noqa: PTH100 (keeps symlinks)
+
+
+FOUND = {"table": _table, "csv": _csv, "jsonl": _jsonl, "m3u": _m3u}
+"""The formats of what was found."""
+
+_PATTERN = "A label, in any case, with * for any letters: 'playing *'."
+MinScore = Annotated[float, option(TIME, "Leave out what scores below P.", metavar="P", min=0.0, max=1.0)]
+MinSeconds = Annotated[float, option(TIME, "Leave out what is shorter.", metavar="SECONDS", min=0.0)]
+
+
+def find(
+    results: Results,
+    label: Annotated[str, typer.Argument(help=_PATTERN, **options.LABEL)],
+    min_score: MinScore = 0.0,
+    min_seconds: MinSeconds = 0.0,
+    format_name: Annotated[str, choice(OUTPUT, "How it is written.", tuple(FOUND), "--format", "-f")] = "table",
+) -> None:
+    """Find where something happens: in which videos, from when to when. Opens nothing but the results."""
+    found = read_results(results)
+    places = [place for result in found for place in _matching(result, label, min_score, min_seconds)]
+    for text in FOUND[format_name](places):
+        typer.echo(text, nl=False)
+    seconds, number = clock(sum(piece.end - piece.start for _, piece in places)), len({path for path, _ in places})
+    place = f"{len(places):,} place{'s' * (len(places) != 1)}"
+    info(f"{place}, {seconds} in all, in {number:,} of {num_videos(len(found.paths))}")
+
+
+CUT_EPILOG = """
+What is yoga in a video, as files:  `vadis cut holiday.mp4 --label yoga -o clips/`
+
+In an archive that is labelled already, with a second more at each end:
+`vadis cut labels.jsonl --label 'playing *' --padding 1 -o clips/`
+
+At exact borders, encoded anew:  `vadis cut labels.jsonl --label yoga --exact -o clips/`
+"""
+
+_INPUT = "One video, which is labelled first; or what classify wrote as jsonl or json, of any number."
+_CUT_LABEL = "What is cut out, in any case, with * for any letters: 'playing *'."
+_PADDING = "So much more before and after each stretch."
+_LABEL_BYTES = 60  # of a label in a name; Kinetics' longest has 49
+_EXACT = "Encode the pictures anew, just the stretch; else packets are copied, from a bit before on."
+
+
+def cut(
+    source: Annotated[Path, typer.Argument(metavar="VIDEO|RESULTS", help=_INPUT, show_default=False)],
+    label: Annotated[str, option(TIME, _CUT_LABEL, "--label", "-l", **options.LABEL)],
+    output: Annotated[Path, option(OUTPUT, "Where the clips go.", "--output", "-o", metavar="DIR")],
+    min_score: MinScore = 0.0,
+    min_seconds: MinSeconds = 0.0,
+    padding: Annotated[float, option(TIME, _PADDING, metavar="SECONDS", min=0.0)] = 0.0,
+    exact: Annotated[bool, flag(OUTPUT, _EXACT, "--exact")] = False,
+    no_sound: options.NoSound = False,
+    overwrite: options.Replace = False,
+    model: options.ModelName = None,
+    streams: options.Streams = None,
+    device: options.Device = "auto",
+    offline: options.Offline = False,
+) -> None:
+    """Cut the stretches in which something happens out of videos, with their sound, each as a file."""
+    is_results = source.is_dir() or source.suffix.lower() in (".jsonl", ".ndjson", ".json")
+    if is_results and (model or streams or offline or device != "auto"):
+        message = "--model, --streams, --device and --offline do not go with results"
+        raise UsageError(message, hint="leave them out: the labels are there")
+    with outputs.new_folder(output):
+        how = (model, streams, device, offline)
+        records = _records(source) if is_results else [label_one(source, *how, may_stand_in=True)]
+        wanted = ((record, _matching(record, label, min_score, min_seconds)) for record in records)
+        places = [place for record, found in wanted for place in _stretches(record, found, padding)]
+        if not places:
+            raise NothingToDoError(f"{show(label)} happens nowhere here", "`vadis find RESULTS '*'` shows what happens")
+        targets = _targets(output, places, exact)
+        for target in filter(os.path.exists, targets):
+            outputs.check_file(target, overwrite)
+        written = _cut_all(places, targets, exact, not no_sound)
+    seconds = clock(sum(piece.end - piece.start for piece in written))
+    info(f"{len(written):,} clip{'s' * (len(written) != 1)}, {seconds} in all")
+    if len(written) < len(places):
+        raise typer.Exit(SOME_FAILED)
+
+
+def _cut_all(places: list[Place], targets: list[Path], exact: bool, sound: bool) -> list[Piece]:
+    """Write the clips and print their names; return the pieces of those that could be written."""
+    from vadis.video.cutting import cut as cut_clip
+    from vadis.video.isolated.pool import Decoders
+
+    written, failed = list[Piece](), set[str]()
+    with Decoders() as decoders, video_progress() as bar:
+        task = bar.add_task("", total=len(places))
+        for (path, piece), target in zip(places, targets, strict=True):
+            bar.update(task, description=show(os.path.basename(path)))  # noqa: PTH119
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                begins = cut_clip(decoders, path, piece.start, piece.end, target, exact=exact, sound=sound)
+            except VideoError as error:
+                if path not in failed:
+                    warn_of(path, error.code, error.in_full)
+                failed.add(path)
+            else:
+                typer.echo(show(target))
+                written.append(piece)
+                if begins < piece.start:
+                    debug(f"{show(target)} begins {piece.start - begins:.1f} s before the stretch; --exact does not")
+            bar.advance(task)
+    return written
+
+
+def _records(source: Path) -> Iterator[VideoResult]:
+    """Yield records whose relative paths begin in the current folder, or else in that of the results."""
+    from vadis.report.page import place_of
+
+    found = read_results([source])
+    bases = [file.parent for file in found.files]
+    for record in found:
+        path = record.path if os.path.lexists(record.path) else place_of(record.path, bases)
+        yield replace(record, path=path or record.path)
+
+
+def _stretches(record: VideoResult, wanted: Iterable[Place], padding: float) -> list[Place]:
+    """Return the stretches with their padding; those that then meet or overlap are one."""
+    found = list[Place]()
+    for path, piece in wanted:
+        end = max(piece.end, min(piece.end + padding, record.span[1]))
+        wide = replace(piece, start=max(0.0, piece.start - padding), end=end)
+        if found and found[-1].piece.label == wide.label and wide.start <= found[-1].piece.end:
+            wide = replace(found.pop().piece, end=wide.end)
+        found.append(Place(path, wide))
+    return found
+
+
+def _targets(output: Path, places: Sequence[Place], exact: bool) -> list[Path]:
+    """Return the files of the clips; of two that would have one name the second has a number."""
+    root, taken, targets = outputs.tree_root([], [place.path for place in places]), Counter[Path](), list[Path]()
+    for place in places:
+        target = outputs.mirrored(output, root, _name(place, exact), place.path)
+        taken[target] += 1
+        again = f".{taken[target]}" if taken[target] > 1 else ""
+        targets.append(target.with_name(f"{target.stem}{again}{target.suffix}"))
+    return targets
+
+
+def _name(place: Place, exact: bool) -> str:
+    """Return what is added to a video's name for a clip of it: from when to when, and what happens."""
+    from vadis.video.cutting import clip_extension
+
+    begins, ends = (tenths(seconds).rsplit(":", 1) for seconds in (place.piece.start, place.piece.end))
+    times = "-".join(f"{minutes.replace(':', 'h')}m{seconds}s" for minutes, seconds in (begins, ends))
+    what = re.sub(r"[^\w()'-]+", "_", printable(place.piece.label)).encode()[:_LABEL_BYTES].decode(errors="ignore")
+    return f"{times}.{what}{clip_extension(place.path, exact)}"
+
+
+LABELS_EPILOG = """
+All that the default model can name:  `vadis labels`
+
+What there is to play:  `vadis labels i3d-kinetics400 'playing *'`
+
+What your own model can name:  `vadis labels run/model.safetensors`
+"""
+
+
+def labels(
+    model: options.ModelArgument = DEFAULT_MODEL,
+    label: Annotated[str, typer.Argument(help=_PATTERN, **options.LABEL)] = "*",
+) -> None:
+    """Show what a model can name, one label in a line. The model does not have to be here."""
+    if "*" in model:
+        model, label = DEFAULT_MODEL, model
+    if model in WEIGHTS:
+        names = published_labels(WEIGHTS[model].labels)
+    else:
+        from vadis.weights.model_file import read_header
+
+        path = SHIPPED[model].path if model in SHIPPED else Path(model)
+        if not path.exists():
+            raise unknown_model(model)
+        names = read_header(path)[0].labels
+    wanted = [name for name in names if is_like(name, label)]
+    if not wanted:
+        raise UsageError(f"{show(model)} has no label like {show(label)}", hint="leave it out to see all")
+    typer.echo("\n".join(map(visible, wanted)))
+    info(f"{len(wanted)} of {len(names)} labels of {show(model)}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from vadis.batch.journal import Summary
+from vadis.batch import Summary
 from vadis.cli import signals
 from vadis.cli.outputs import writing
 from vadis.cli.terminal import (
@@ -107,8 +107,8 @@ def load_for_command(
             how: dict[str, Any] = {"streams": streams, "precision": precision, "offline": offline or None}
             model = load.load_model(name or DEFAULT_MODEL, device, **how, progress=progress)
     except UnreachableError as error:
-        if name is None and may_stand_in:
-            own, better = SHIPPED[STAND_IN].accuracy["rgb"].top1, WEIGHTS[DEFAULT_MODEL].accuracy["both"].top1
+        if name is None and may_stand_in and streams in (None, "rgb"):
+            (own, _), (better, _) = SHIPPED[STAND_IN].accuracy["rgb"], WEIGHTS[DEFAULT_MODEL].accuracy["both"]
             warn(
                 f"{error.message}\nso {STAND_IN}, which comes with vadis, labels instead: by RGB alone, right for "
                 f"{own} % of Kinetics' test videos, not {better} %; `vadis weights download` gets {DEFAULT_MODEL}, "
@@ -171,13 +171,27 @@ class Run:
                 write(self._records(labelled), lambda: self.summary.num_left == 0)
             except VadisError as failure:
                 self._stop = failure
-            self._finish(summary_file)
+            code = report_error(self._stop) if self._stop else SOME_FAILED if self.summary.statuses["error"] else 0
+            if summary_file is not None:
+                with writing(show(summary_file)):
+                    write_file(summary_file, json.dumps(self.summary.to_json(code), indent=2) + "\n")
+            if self.written and not self._stop:
+                info(self.written)
+            again = "; the same command goes on" if self.summary.num_left and self.goes_on else ""
+            (warn if code or self.summary.statuses["partial"] else info)(self.summary.line() + again)
+            if code:
+                raise typer.Exit(code)
 
     def _records(self, labelled: Iterator[VideoResult]) -> Iterator[VideoResult]:
+        from rich.live import Live
+
+        bar = self._bar
         for source in self.inputs:
             began = time.monotonic()
             try:
-                with signals.interruptible(), self._shown_bar():
+                # Progress.start() after a stop() would erase what was written in between; a new Live begins below it.
+                live = Live(get_renderable=bar.get_renderable, console=bar.console, transient=True)
+                with signals.interruptible(), nullcontext() if bar.disable else live:
                     if self._unreadable >= MOST_UNREADABLE:
                         message = f"the disk seems gone: the last {self._unreadable} videos could not be read"
                         raise VadisError(message, hint="see that it is there, and give the same command again")
@@ -187,7 +201,7 @@ class Run:
                     else:
                         found, code, message = stamp(source.path), error.code, error.in_full
                         record = VideoResult(source.path, "error", *found, error_code=code, error_message=message)
-            except BaseException as stop:  # noqa: BLE001 (kept, and explained in _finish)
+            except BaseException as stop:  # noqa: BLE001 (kept, and explained in complete)
                 self._stop = stop
                 return
             seconds = time.monotonic() - began
@@ -207,26 +221,6 @@ class Run:
                 warn(f"{show(record.path)}: partial, {missing_part(record)}")
             elif record.duration_seconds is not None:
                 debug(f"{show(record.path)}: {record.duration_seconds:.1f} s of video in {seconds:.1f} s")
-
-    def _shown_bar(self) -> AbstractContextManager[object]:
-        """Return what shows the bar in a block, and removes it after it, so that records can be written there."""
-        from rich.live import Live
-
-        # Progress.start() after a stop() would erase what was written in between; a new Live begins below it.
-        live = Live(get_renderable=self._bar.get_renderable, console=self._bar.console, transient=True)
-        return nullcontext() if self._bar.disable else live
-
-    def _finish(self, summary_file: Path | None) -> None:
-        code = report_error(self._stop) if self._stop else SOME_FAILED if self.summary.statuses["error"] else 0
-        if summary_file is not None:
-            with writing(show(summary_file)):
-                write_file(summary_file, json.dumps(self.summary.to_json(code), indent=2) + "\n")
-        if self.written and not self._stop:
-            info(self.written)
-        again = "; the same command goes on" if self.summary.num_left and self.goes_on else ""
-        (warn if code or self.summary.statuses["partial"] else info)(self.summary.line() + again)
-        if code:
-            raise typer.Exit(code)
 
 
 def fail_if_partial(path: str, facts: VideoFacts) -> None:

@@ -103,7 +103,9 @@ def _raise_if_allowed(signum: int, frame: FrameType | None) -> None:
     """Raise what waits, if it need not wait on."""
     if _State.deferred or _State.pending is None:
         return
-    if _is_importing(frame):
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    if frame is not None:  # a module is being imported
         signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
     else:
         _raise_pending()
@@ -120,12 +122,6 @@ def _exit_late(signum: int, since: float) -> None:
         if not _State.is_reported:
             os.write(2, b"interrupted\n")
         _exit_now(signum)
-
-
-def _is_importing(frame: FrameType | None) -> bool:
-    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
-        frame = frame.f_back
-    return frame is not None
 
 
 def _exit_now(signum: int) -> NoReturn:

@@ -6,7 +6,6 @@ stands for no clear label.
 
 import string
 import textwrap
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from math import ceil
@@ -89,15 +88,11 @@ def _line(result: VideoResult, for_name: int, for_label: int) -> Text:
     label.truncate(for_label, overflow="ellipsis", pad=True)
     score = f"{percent(best.score):>3} %"
     partial = ("  partial", "bold yellow") if result.status == "partial" else ""
-    held = (_held(result, best.label), "cyan")
-    return Text.assemble((name.plain, "bold"), f"  {clock(seconds or 0):>7}  ", label, score, "  ", held, partial)
-
-
-def _held(result: VideoResult, label: str) -> str:
-    """Return for each tenth of a video, or of its part, how much of it a label holds, as bars."""
-    tenth = result.scale[1] / 10
-    held = _seconds_held(result.timeline, result.scale, 10)
-    return "".join(_BARS[min(round(seconds[label] / tenth * 7), 7)] for seconds in held)
+    leads = [label == best.label for label in _leaders(result.timeline, result.scale, 70)]
+    bars = "".join(_BARS[sum(leads[start : start + 7])] for start in range(0, 70, 7))  # a bar for each tenth
+    return Text.assemble(
+        (name.plain, "bold"), f"  {clock(seconds or 0):>7}  ", label, score, "  ", (bars, "cyan"), partial
+    )
 
 
 def _lines(result: VideoResult, cells: int, all_stretches: bool) -> Iterator[Text]:
@@ -205,20 +200,10 @@ def _strip(runs: Sequence[Piece], marks: dict[str, _Mark], scale: tuple[float, f
 
 
 def _leaders(runs: Sequence[Piece], scale: tuple[float, float], cells: int) -> Iterator[str]:
-    """Yield for each cell of the strip the label that leads in most of its time, or NO_CLEAR_LABEL."""
-    for seconds in _seconds_held(runs, scale, cells):
-        seconds[NO_CLEAR_LABEL] += scale[1] / cells - sum(seconds.values())  # there may be gaps (``--labels``)
-        yield max(seconds, key=seconds.__getitem__)
-
-
-def _seconds_held(runs: Sequence[Piece], scale: tuple[float, float], cells: int) -> list[defaultdict[str, float]]:
-    """Return for how long each label holds in each of so many equal parts of a video."""
-    (begin, wide), held = (scale[0], scale[1] / cells), [defaultdict[str, float](float) for _ in range(cells)]
-    for run in runs:
-        start, end = run.start - begin, run.end - begin
-        for cell in range(int(start / wide), min(int(end / wide) + 1, cells)):
-            held[cell][run.label] += min(end, (cell + 1) * wide) - max(start, cell * wide)
-    return held
+    """Yield what leads in the middle of each of so many equal parts of a video, or NO_CLEAR_LABEL."""
+    for cell in range(cells):
+        middle = scale[0] + (cell + 0.5) * scale[1] / cells  # there may be gaps between runs (``--labels``)
+        yield next((run.label for run in runs if run.start <= middle < run.end), NO_CLEAR_LABEL)
 
 
 def _named(label: str, score: float, mark: _Mark | None) -> tuple[tuple[str, str] | str, str, Text, str]:

@@ -18,7 +18,7 @@ app = App(help="See, fetch, check, convert, export and remove models.", epilog="
 _NAMES = "Names that 'vadis weights list' shows."
 _completed = offer(lambda: [*WEIGHTS, *SHIPPED])
 Names = Annotated[
-    list[str] | None, typer.Argument(metavar="[NAME]…", help=_NAMES, show_default=False, autocompletion=_completed)
+    list[str] | None, typer.Argument(metavar="NAME…", help=_NAMES, show_default=False, autocompletion=_completed)
 ]
 ModelOutput = Annotated[Path, option(OUTPUT, "The model file to write.", "--output", "-o", metavar="FILE")]
 
@@ -39,8 +39,7 @@ def list_models() -> None:
             path, published = model_path(name), WEIGHTS[name]
             accuracy, streams = published.accuracy, tuple(published.checkpoints)
             num_classes, num_bytes = PUBLISHED_LISTS[published.labels], published.num_bytes
-        best = accuracy.get("both" if len(streams) > 1 else streams[0])
-        top1, top5 = (best.top1, best.top5) if best else ("–", "–")
+        top1, top5 = accuracy.get("both" if len(streams) > 1 else streams[0], ("–", "–"))
         size = f"{num_bytes / 1e6:.{0 if num_bytes >= 1e7 else 1}f} MB" if num_bytes else "unknown"
         here = "yes" if is_file(path) else "no"
         typer.echo(f"{name:<24} {'+'.join(streams):<8} {num_classes:>7} {top1:>5} {top5:>5} {size:>8} {here:>5}")
@@ -105,7 +104,7 @@ def export(
 ) -> None:
     """Write a model for other programs: from clips to logits and features."""
     from vadis.cli.run import load_for_command
-    from vadis.weights.export import export
+    from vadis.weights.convert import export
 
     if clip_frames != "any" and not clip_frames.isdecimal():
         raise UsageError(f"--clip-frames is a number or any, not {clip_frames!r}", hint="leave it out for 64")
@@ -119,7 +118,7 @@ def export(
 
 @app.add("path", "Where files go:  `vadis weights path`")
 def path(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help=_NAMES, autocompletion=_completed)] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help=_NAMES, autocompletion=_completed)] = None,
 ) -> None:
     """Say where a model lies in the cache, or will lie; without NAME, where the cache is."""
     from vadis.weights import cache

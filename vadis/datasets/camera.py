@@ -164,20 +164,16 @@ class Thing(NamedTuple):
 
 def draw_scene(random: Generator) -> list[Thing]:
     """Return a ground, up to two nearer layers with holes, up to three things that move: from the farthest on."""
-    layers = [Thing(_texture(random), _holes(random), random.uniform(1.1, 1.7)) for _ in range(_few(random, 0.5, 0.35))]
+    count = int(random.choice(3, p=(0.5, 0.35, 0.15)))
+    layers = [Thing(_texture(random), _holes(random), random.uniform(1.1, 1.7)) for _ in range(count)]
     runners: list[Thing] = []
     covered = 0.0
-    for _ in range(_few(random, 0.3, 0.3, 0.2)):
+    for _ in range(random.choice(4, p=(0.3, 0.3, 0.2, 0.2))):
         radius = random.uniform(14, 70)
         covered += np.pi * radius**2 / 256**2
         if covered < 0.25:  # of a square view of 256 px
             runners.append(_runner(radius, random))
     return [Thing(_texture(random)), *layers, *runners]
-
-
-def _few(random: Generator, *shares: float) -> int:
-    """Return 0 with the first share, 1 with the second, and so on; the rest is the highest."""
-    return int(np.searchsorted(np.cumsum(shares), random.random(), side="right"))
 
 
 def _runner(radius: float, random: Generator) -> Thing:
@@ -189,12 +185,8 @@ def _runner(radius: float, random: Generator) -> Thing:
     velocity = random.normal(0, 90, 2) if crosses else random.normal(0, 8, 2)
     swing = np.zeros(2) if crosses else random.normal(0, 18, 2)
     start = random.uniform(-110, 110, 2) - velocity * 0.8
-    colours, is_carried, hertz = _texture(random), bool(random.random() < 0.4), random.uniform(0.4, 2.5)
-
-    def place(seconds: float) -> Numbers:
-        return np.asarray(start + velocity * seconds + swing * np.sin(2 * np.pi * hertz * seconds))
-
-    return Thing(colours, mask, 1.0, is_carried, place)
+    colours, is_carried, speed = _texture(random), bool(random.random() < 0.4), 2 * np.pi * random.uniform(0.4, 2.5)
+    return Thing(colours, mask, 1.0, is_carried, lambda at: start + velocity * at + swing * np.sin(speed * at))
 
 
 def _texture(random: Generator) -> Pixels:
@@ -273,38 +265,23 @@ FEWEST_SECONDS, MOST_SECONDS = 1.36, 1.56  # 34 to 39 frames at 25 per second: o
 SHORTEST = 256.0  # px: the unit of paths and scenes
 
 
-class Camera(NamedTuple):
-    """What is drawn of a camera, beside its path."""
+class Camera:
+    """A camera of any make, beside its path."""
 
-    size: tuple[int, int]  # width, height: even numbers of px
-    fps: int
-    seconds: float
-    shutter: float  # the share of a frame's time in which it is exposed; 0 for sharp frames
-    softness: float  # the standard deviation of its blur, in px of its own frames
-    noise: float  # the standard deviation of what the sensor adds
-    gain: float  # how exposure swings, as a share
-    gain_hertz: float
-    bars: float  # black borders above and below, as a share of the height; 0 for most
-    quality: int  # of the compression: x264's crf
-
-
-def draw_camera(random: Generator) -> Camera:
-    """Return a camera of any make."""
-    side = int(random.choice((120, 144, 160, 180, 208, 240, 256)))  # px, the short one
-    shape = float(random.choice((1.0, 1.0, 1.25, 4 / 3, 4 / 3, 16 / 9)))
-    size = (2 * round(side * shape / 2), side)
-    return Camera(
-        size=(size[1], size[0]) if random.random() < 0.15 else size,
-        fps=int(random.choice((24, 25, 30))),
-        seconds=random.uniform(FEWEST_SECONDS, MOST_SECONDS),
-        shutter=float(random.choice([0.0, 0.0, 0.5])),
-        softness=max(0.0, random.uniform(-0.6, 1.2)),
-        noise=max(0.0, random.uniform(-2, 6)),
-        gain=max(0.0, random.uniform(-0.1, 0.15)),
-        gain_hertz=random.uniform(0.1, 1.0),
-        bars=random.uniform(0.05, 0.12) if random.random() < 0.1 else 0.0,
-        quality=int(random.integers(16, 33)),
-    )
+    def __init__(self, random: Generator) -> None:
+        side = int(random.choice((120, 144, 160, 180, 208, 240, 256)))  # px, the short one
+        shape = float(random.choice((1.0, 1.0, 1.25, 4 / 3, 4 / 3, 16 / 9)))
+        size = (2 * round(side * shape / 2), side)  # width, height: even numbers of px
+        self.size = (size[1], size[0]) if random.random() < 0.15 else size
+        self.fps = int(random.choice((24, 25, 30)))
+        self.seconds = random.uniform(FEWEST_SECONDS, MOST_SECONDS)
+        self.shutter = float(random.choice([0.0, 0.0, 0.5]))  # the share of a frame's time in which it is exposed
+        self.softness = max(0.0, random.uniform(-0.6, 1.2))  # the standard deviation of its blur, in px of its frames
+        self.noise = max(0.0, random.uniform(-2, 6))  # the standard deviation of what the sensor adds
+        self.gain = max(0.0, random.uniform(-0.1, 0.15))  # how exposure swings, as a share
+        self.gain_hertz = random.uniform(0.1, 1.0)
+        self.bars = random.uniform(0.05, 0.12) if random.random() < 0.1 else 0.0  # black, as a share of the height
+        self.quality = int(random.integers(16, 33))  # of the compression: x264's crf
 
 
 def film(scene: list[Thing], path: CameraPath, camera: Camera, random: Generator) -> Iterator[Pixels]:
@@ -422,7 +399,7 @@ def write_video(root: Path, seed: int, work: Work) -> None:
     """Draw, film and write one video."""
     digest = hashlib.sha256(json.dumps((seed, *work)).encode("ascii")).digest()
     random = np.random.default_rng(np.frombuffer(digest, "<u4"))
-    camera = draw_camera(random)
+    camera = Camera(random)
     path = draw_path(work[1], camera.seconds, random)
     scene = draw_scene(random)
     # x264's look-ahead rates blocks by uninitialised borders of small pictures: other bytes from run to run.

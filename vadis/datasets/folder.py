@@ -3,17 +3,14 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from itertools import takewhile
-from typing import NamedTuple
 
 from vadis.datasets import scan
-from vadis.datasets.dataset import Dataset, Listed, Request, assemble, class_key, counted, did_you_mean, note_of, some
-from vadis.datasets.holdout import hold_out
+from vadis.datasets.dataset import Dataset, Listed, Request, assemble, counted, did_you_mean, hold_out, note_of, some
 from vadis.datasets.lists import find_class_list, is_video_name, read_list, unread_lists, video_lists
-from vadis.datasets.scan import Tree, folder_of, is_no_class, name_of, split_of, stem_of
+from vadis.datasets.scan import Tree, class_key, folder_of, is_no_class, name_of, split_of, stem_of
 from vadis.errors import UsageError
 from vadis.results import printable
 from vadis.video.sources import VIDEO_EXTENSIONS
@@ -91,21 +88,20 @@ def _places(tree: Tree) -> dict[str, tuple[str, str] | None]:
         return (split, names[level]) if split and len(names) > level else None
 
     no_classes = _no_classes({at[1] for names in below if (at := place(names))})
-    of_split: dict[str, set[str]] = {}  # often the same clips in two sizes: train, train_256
-    for names in below:
-        if has_splits and (at := place(names)):
-            of_split.setdefault(at[0], set()).add(names[0])
+    tops = {names[0] for names in below if has_splits}
+    num_folders = Counter(map(split_of, tops))  # two of a split are often the same clips in two sizes: train, train_256
 
     def is_odd(names: tuple[str, ...]) -> bool:
         split, label = place(names) or ("", "")
-        return label in no_classes or len(of_split.get(split, ())) > 1 or any(map(split_of, names[level + 1 :]))
+        return label in no_classes or num_folders[split] > 1 or any(map(split_of, names[level + 1 :]))
 
-    if odd := sorted("/".join(names) + "/" for names in below if is_odd(names)):
-        faults = "in no known layout, in two folders of one split, or in a class that is named after a split"
+    odd = sorted("/".join(names) + "/" for names in below if is_odd(names))
+    if odd := odd or _classes_within_classes(names[level:] for names in below if len(names) > level):
+        faults = "in no known layout, in two folders of one split, in a class that is named after a split, or in "
+        faults += "folders of the same names in several classes"
         hint = "lay them out as train/<class>/a.mp4 or <class>/a.mp4, name the folder that holds the class folders, or "
         hint += "add a metadata.csv with the columns file_name,label"
         raise UsageError(f"videos of {printable(tree.root)} lie {faults}: {some(odd)}", hint)
-    _refuse_deeper_classes(level, below)
     return {folder: place(tree.parts(folder)[depth:]) for folder in (tree.root, *tree.folders)}
 
 
@@ -132,19 +128,15 @@ def _shared_depth(folders: Sequence[tuple[str, ...]]) -> int:
         depth += 1
 
 
-def _refuse_deeper_classes(level: int, folders: Iterable[tuple[str, ...]]) -> None:
-    """Refuse folders of the same names in all class folders: in session1/run, session2/run the class may be run."""
+def _classes_within_classes(folders: Iterable[tuple[str, ...]]) -> list[str]:
+    """Return names of folders that lie in all class folders: in session1/run, session2/run the class may be run."""
     inside: dict[str, set[str]] = {}  # by class: the folders in it; "" where videos lie right in it
-    for names in folders:
-        if len(names) > level:
-            inside.setdefault(names[level], set()).update(names[level + 1 : level + 2] or ("",))
-    if any("" in deeper for deeper in inside.values()):
-        return
+    for label, *names in folders:
+        inside.setdefault(label, set()).update(names[:1] or ("",))
     numbers = Counter(name for deeper in inside.values() for name in deeper if not is_no_class(name))
     shared = sorted(name for name, number in numbers.items() if number > 1)
-    if len(shared) > 1 and 2 * len(shared) >= len(numbers):
-        message = f"the classes may be {some(sorted(inside))}, or the folders in several of them: {some(shared)}"
-        raise UsageError(message, "put the videos right into class folders, or write a CSV with the columns path,label")
+    has_videos = any("" in deeper for deeper in inside.values())
+    return shared if len(shared) > 1 and 2 * len(shared) >= len(numbers) and not has_videos else []
 
 
 # Lists
@@ -153,12 +145,7 @@ def _refuse_deeper_classes(level: int, folders: Iterable[tuple[str, ...]]) -> No
 def _from_lists(forms: Mapping[str, str], tree: Tree, request: Request) -> Dataset:
     finder, rows = _VideoFinder(tree), list[Listed]()
     for path, form in forms.items():
-        of_list = read_list(path, form, tree.root)
-        found = [
-            row
-            for split in dict.fromkeys(row.split for row in of_list)
-            for row in finder.find(path, [row for row in of_list if row.split == split])
-        ]
+        found = finder.find(path, read_list(path, form, tree.root))
         first = found[0]
         if form != "header" and not first.file and any(row.file for row in found) and not is_video_name(first.name):
             message = f"{first.place} is no video, as the other lines are: {printable(f'{first.name}, {first.label}')}"
@@ -181,31 +168,30 @@ def _from_lists(forms: Mapping[str, str], tree: Tree, request: Request) -> Datas
 
 def _labels(rows: Sequence[Listed], tree: Tree) -> tuple[tuple[str, ...], list[str], list[str]]:
     """Return the classes of a dataset in their order, the class of each row, and what there is to say about them."""
-    class_list, notes = find_class_list(tree), list[str]()
-    labels = [row.label for row in rows]
+    place, names = find_class_list(tree)
+    labels, notes = [row.label for row in rows], list[str]()
     if all(map(_NUMBER.fullmatch, labels)):
-        if class_list is None:
+        if not names:
             message = f"{rows[0].place} has a number for its class, as all lines have, and nothing says what it means"
             hint = "put a classes.txt beside the lists: one name in a line, counted from 0, or a number and a name"
             raise UsageError(message, hint)
-        path, names, numbers = printable(class_list.path), class_list.names, [int(float(label)) for label in labels]
+        numbers = [int(float(label)) for label in labels]
         if unknown := [at for at, number in enumerate(numbers) if number not in names]:
             message = f"{rows[unknown[0]].place} has the class {numbers[unknown[0]]}"
             hint = "write the number before each name, as in classInd.txt, if they do not count from 0"
-            raise UsageError(f"{message}, and {path} has {min(names)} to {max(names)}", hint)
+            raise UsageError(f"{message}, and {place} has {min(names)} to {max(names)}", hint)
         labels = [names[number] for number in numbers]
-        notes.append(f"what the numbers in the lists mean is from {path}")
+        notes.append(f"what the numbers in the lists mean is from {place}")
     present = set(labels)
     if wrong := sorted(filter(is_no_class, present)):
         message = f"the lists have {counted(wrong, 'class')} with the name of a split or of a part: {some(wrong)}"
         raise UsageError(message, "write the label behind the path, or give the class another name")
-    order = list(class_list.names.values()) if class_list else []
+    order = list(names.values())
     unknown_names = sorted(present.difference(order))
-    if class_list is None or len(unknown_names) == len(present):
+    if len(unknown_names) == len(present):
         order = sorted(present)
     elif unknown_names:
-        place, count = printable(class_list.path), counted(unknown_names, "class")
-        message = f"{count} in the lists, and not in {place}: {some(unknown_names)}"
+        message = f"{counted(unknown_names, 'class')} in the lists, and not in {place}: {some(unknown_names)}"
         raise UsageError(message, f"add what is missing to it{did_you_mean(unknown_names[0], order)}")
     absent = [name for name in order if name not in present]
     notes += note_of("of the class list without a video, left out", absent, "class")
@@ -213,26 +199,9 @@ def _labels(rows: Sequence[Listed], tree: Tree) -> tuple[tuple[str, ...], list[s
 
 
 # Where the videos of a list lie, whatever its paths are relative to: lists are made on one machine, used on another.
-# For each list and split one *base* is looked for: what to take away at the beginning of its paths and what to put
-# there instead, the same for all. The base that finds most videos is taken; two that find others are an error.
-
-_MOST_BASES = 16  # that are tried on all rows, those first that fit most of 200 of them
-
-
-class _Base(NamedTuple):
-    """What paths of a list begin with, and what they begin with below the root instead: "", or ending in "/"."""
-
-    written: str = ""
-    real: str = ""
-
-    def applied(self, path: str) -> str | None:
-        """Return the path below the root, or None for one that does not begin as written."""
-        return self.real + path.removeprefix(self.written) if path.startswith(self.written) else None
-
-    def exchanges_splits(self) -> bool:
-        """Return whether one split's folder comes in the place of another's."""
-        written, real = ({split_of(name) for name in path.split("/")} - {None} for path in self)
-        return bool(written and real) and written.isdisjoint(real)
+# A path from the dataset's folder or from the list's is taken as it is written. Any other means the video with which it
+# has most names in common at its end, those of the file and its folder at least, or that of the file alone where no
+# path of the list fits better; never one in the folder of another split.
 
 
 class _VideoFinder:
@@ -241,66 +210,39 @@ class _VideoFinder:
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._videos = {tree.relative(path): path for path in tree.videos}
-        self._by_stem: dict[str, list[str]] = {}  # without the ending, which lists leave out or state otherwise
-        self._by_tail: dict[str, list[str]] = {}  # by the name, and by the name with its folder
+        self._by_end: dict[str, list[str]] = {}  # by their last names, one, two and so on (see ``_ends``)
         for video in self._videos:
-            stem = _without_ending(video)
-            self._by_stem.setdefault(stem, []).append(video)
-            for tail in _tails(stem):
-                self._by_tail.setdefault(tail, []).append(video)
+            for end in _ends(video):
+                self._by_end.setdefault(end, []).append(video)
 
-    def find(self, path: str, rows: Sequence[Listed]) -> Iterator[Listed]:
-        """Yield the rows of one split in the list at ``path``, with their files; paths that fit several are refused."""
+    def find(self, path: str, rows: Sequence[Listed]) -> list[Listed]:
+        """Return the rows of the list at ``path`` with their files; a path that fits several videos is refused."""
         # A path is written with "/" between its parts, however Windows did it, and with nothing that is no part.
-        written = [os.path.normpath(row.name if "/" in row.name else row.name.replace("\\", "/")) for row in rows]
-        for row, file in zip(rows, self._find(path, written, rows[0]), strict=True):
-            yield row._replace(file=file or self._elsewhere(path, row.name))
-
-    def _find(self, path: str, written: Sequence[str], first: Listed) -> Sequence[str | None]:
-        inside = self._tree.parts(folder_of(path)) if path.startswith(self._tree.root + os.sep) else ()
         root = os.path.join(os.path.abspath(self._tree.root), "")  # noqa: PTH100, PTH118
-        natural = [_Base(), _Base(real="".join(f"{name}/" for name in inside)), _Base(written=root)]
-        if self._elsewhere(path, first.name) and not any(self._at(base.applied(written[0])) for base in natural):
-            return [None] * len(written)
-        bases = list(dict.fromkeys([*natural, *self._likely_bases(written[:: -(-len(written) // 200)])]))
-        found = {base: [self._at(base.applied(each)) for each in written] for base in bases}
-        ranks = {
-            base: (
-                files.count(None),
-                0 if base in natural else 1 + base.written.count("/"),  # the more of a path is kept, the surer it is
-                split_of(base.real.partition("/")[0]) != first.split,
-            )
-            for base, files in found.items()
-        }
-        best = min(ranks.values())
-        by_name = [self._by_tail.get(_without_ending(each), []) for each in written]
-        are_names = not any("/" in each for each in written) and max(map(len, by_name)) == 1
-        if best[0] and are_names:  # in folders that the list does not tell
-            return [self._videos[videos[0]] if videos else None for videos in by_name]
-        tied = [base for base in bases if ranks[base] == best]
-        if any(found[base] != found[tied[0]] for base in tied):
-            places = [base.real or "the folder itself" for base in tied]
-            message = f"the paths in {printable(path)} fit videos in several places: {some(places)}"
-            raise UsageError(message, "remove one of them, or write the paths from the dataset's folder on")
-        return found[tied[0]]
+        names = [os.path.normpath(row.name if "/" in row.name else row.name.replace("\\", "/")) for row in rows]
+        names = [name.removeprefix(root) for name in names]
+        files: list[str | None] = [None] * len(rows)
+        first = self._elsewhere(path, rows[0].name)
+        if first is None or os.path.relpath(first, self._tree.root) in self._videos:
+            pairs = list(zip(names, rows, strict=True))
+            files = [self._video(path, name, row, _ends(name)[:-1] or [_ends(name)[0]]) for name, row in pairs]
+            if not any(files) and len(set(map(name_of, names))) == len(set(names)):
+                files = [self._video(path, name, row, _ends(name)[-1:]) for name, row in pairs]
+        found = zip(rows, files, strict=True)
+        return [row._replace(file=file or self._elsewhere(path, row.name)) for row, file in found]
 
-    def _likely_bases(self, written: Sequence[str]) -> list[_Base]:
-        """Return the bases that the names of files suggest, without those that exchange one split for another."""
-        fits: Counter[_Base] = Counter()
-        for each in written:
-            alike = next((self._by_tail[tail] for tail in _tails(_without_ending(each)) if tail in self._by_tail), [])
-            fits.update(_base(each, video) for video in alike[: 4 * _MOST_BASES])
-        return [base for base, _ in fits.most_common(_MOST_BASES) if not base.exchanges_splits()]
-
-    def _at(self, relative: str | None) -> str | None:
-        """Return the video at a path below the root, with this ending or another."""
-        if relative is None:
-            return None
-        videos = [relative] if relative in self._videos else self._by_stem.get(_without_ending(relative), [])
-        if len(videos) > 1:
-            message = f"{printable(relative)} may be any of {some(videos)}"
-            raise UsageError(message, "write the ending of the file into the list, or remove all but one")
-        return self._videos[videos[0]] if videos else None
+    def _video(self, path: str, name: str, row: Listed, ends: Sequence[str]) -> str | None:
+        """Return the video that fits the longest of ``ends``, with this ending or another."""
+        videos = next((self._by_end[end] for end in ends if end in self._by_end), [])
+        stem, inside = _ends(name)[0], self._tree.relative(os.path.join(folder_of(path), ""))  # noqa: PTH118
+        splits = _splits_in(name) or {row.split}
+        fitting = [video for video in videos if _ends(video)[0] in (stem, inside + stem)]
+        fitting = fitting or [video for video in videos if _splits_in(video) <= splits]
+        fitting = [video for video in fitting if name_of(video) == name_of(name)] or fitting
+        if len(fitting) > 1:
+            message = f"{row.place} fits several videos: {some(fitting)}"
+            raise UsageError(message, "write its path from the dataset's folder on, with its ending")
+        return self._videos[fitting[0]] if fitting else None
 
     def _elsewhere(self, path: str, written: str) -> str | None:
         """Return a file beyond the root, or with a name that no video has, by its path from the root or the list."""
@@ -311,20 +253,12 @@ class _VideoFinder:
         return None
 
 
-def _base(written: str, real: str) -> _Base:
-    """Return what two paths begin with before the folders that they have in common at their ends."""
-    parts, folders = written.split("/")[:-1], real.split("/")[:-1]
-    pairs = zip(parts[::-1], folders[::-1], strict=False)
-    common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-    return _Base(*("".join(f"{part}/" for part in each[: len(each) - common]) for each in (parts, folders)))
-
-
-def _tails(path: str) -> list[str]:
-    parts = path.split("/")
-    return list(dict.fromkeys(("/".join(parts[-2:]), parts[-1])))
-
-
-def _without_ending(path: str) -> str:
-    """Return a path without the ending of a video, whatever the case of its letters."""
+def _ends(path: str) -> list[str]:
+    """Return a path without the ending of a video, from each of its names on: the longest first."""
     ending = next((each for each in VIDEO_EXTENSIONS if path.lower().endswith(each)), "")
-    return path[: len(path) - len(ending)]
+    names = path[: len(path) - len(ending)].split("/")
+    return ["/".join(names[start:]) for start in range(len(names))]
+
+
+def _splits_in(path: str) -> set[str]:
+    return {split for name in path.split("/") if (split := split_of(name))}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 from vadis.datasets import scan
 from vadis.datasets.dataset import Listed, counted, some
@@ -268,22 +268,18 @@ _NAME_FIRST = re.compile(r"(?P<name>.*\S)[\s,;:]+(?P<number>\d+)")
 _HEADERS = {*LABEL_COLUMNS, "name", "names", "classes", "labels", "categories"}  # of names without numbers
 
 
-class ClassList(NamedTuple):
-    """What numbers mean: ``names`` by number, in their order; ``path`` says where that is written."""
-
-    path: str
-    names: Mapping[int, str]
-
-
 def is_class_list_name(path: str) -> bool:
     """Return whether a file is named as lists of classes are, and not after a split."""
     words = set(re.findall(r"[a-z]+", stem_of(path).lower()))
     return any(map(_CLASS_LIST_WORD.fullmatch, words)) and words.isdisjoint(SPLIT_NAMES)
 
 
-def find_class_list(tree: Tree) -> ClassList | None:
-    """Return the class list of a dataset, or None; two that contradict each other are refused."""
-    found = list[ClassList]()
+def find_class_list(tree: Tree) -> tuple[str, dict[int, str]]:
+    """Return the path of a dataset's class list, for messages, and its names by number; "" and none without one.
+
+    Two that contradict each other are refused.
+    """
+    place, known = "", dict[int, str]()
     for path in filter(is_class_list_name, (*tree.lists, *tree.beside)):
         pairs = _pairs_of_json(path) if path.lower().endswith((".json", ".jsonl")) else _pairs_of_text(path)
         names = {number: name.strip().strip('"').strip() for number, name in sorted(pairs)}  # Kinetics has quotes, too
@@ -292,11 +288,11 @@ def find_class_list(tree: Tree) -> ClassList | None:
         if twice := [name for name, number in Counter(names.values()).items() if number > 1]:
             message = f"the list of classes {printable(path)} names {counted(twice, 'class')} twice: {some(twice)}"
             raise UsageError(message, "write each class once")
-        if found and names != found[0].names:
-            message = f"two lists of classes contradict each other: {printable(found[0].path)} and {printable(path)}"
+        if known and names != known:
+            message = f"two lists of classes contradict each other: {place} and {printable(path)}"
             raise UsageError(message, "remove the one that does not belong to these videos")
-        found.append(ClassList(path, names))
-    return found[0] if found else None
+        place, known = place or printable(path), names
+    return place, known
 
 
 def _pairs_of_text(path: str) -> list[tuple[int, str]]:

@@ -7,9 +7,9 @@ from contextlib import suppress
 from functools import partial
 
 from vadis.datasets import lists, scan
-from vadis.datasets.dataset import Dataset, Listed, Request, assemble, check_missing, class_key
+from vadis.datasets.dataset import Dataset, Listed, Request, assemble, check_missing
 from vadis.datasets.lists import Rows, read_lines
-from vadis.datasets.scan import SPLIT_NAMES, Tree, name_of, stem_of
+from vadis.datasets.scan import SPLIT_NAMES, Tree, class_key, name_of, stem_of
 from vadis.errors import UsageError
 from vadis.results import printable
 from vadis.weights.catalog import PUBLISHED_LISTS, published_labels

@@ -230,6 +230,11 @@ def is_no_class(name: str) -> bool:
     return is_generic_folder(name) or (is_usual_name(name) and bool(split_words(name)))
 
 
+def class_key(name: str) -> str:
+    """Return what is the same in all spellings of a class on disk: its letters and digits, without case."""
+    return "".join(filter(str.isalnum, name.casefold()))
+
+
 def is_replacement(path: str) -> bool:
     """Return whether a file lies in a folder of replacements for broken ones, as Kinetics-400 of CVDF has it."""
     return f"{os.sep}replacement" in folder_of(f"{os.sep}{path}")

@@ -10,10 +10,10 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from itertools import tee
+from itertools import islice
 from math import ceil
 from threading import Lock
 from typing import Any, NamedTuple
@@ -26,19 +26,18 @@ from torch import Tensor
 from vadis.device import BatchLimit, cudnn_version, memory_bytes, run_in_batches
 from vadis.errors import UsageError, VideoError
 from vadis.flow.numba_cache import compiled
-from vadis.flow.video_flow import with_flow
+from vadis.flow.store import with_flow
 from vadis.inference.classify import FACTS, record_of
 from vadis.inference.predict import Progress
-from vadis.inference.prefetch import chunk_frames, clips_ahead, map_videos
+from vadis.inference.prefetch import map_videos
 from vadis.models import Model
 from vadis.models.i3d import MIN_FRAMES
-from vadis.preprocessing import CROP, STREAMS, Clip, join_clips, num_frames
+from vadis.preprocessing import CROP, STREAMS, Clip, num_frames
 from vadis.results import VideoResult
 from vadis.video.isolated.pool import Decoders
 from vadis.video.metadata import VideoFacts
-from vadis.video.pictures import picture_names
-from vadis.video.readahead import Prefetcher, chunks
-from vadis.video.sources import ARRAY_EXTENSIONS, Source, Stamp, stamp
+from vadis.video.readahead import Prefetcher
+from vadis.video.sources import ARRAY_EXTENSIONS, Source, Stamp, picture_names, stamp
 
 Frames = NDArray[Any]  # (T, H, W, 3): uint8, or float in [-1, 1] of 224×224
 Row = NDArray[np.float32]  # (classes,)
@@ -151,7 +150,11 @@ def row_of(clip: Clip, model: Model) -> Row:
     def run(start: int, stop: int) -> Tensor:
         # The training form, in one pass, as TensorFlow's graph: folding batch norm rounds every weight once more, and
         # that changes all logits alike, by 1e-6 of what lies between two videos.
-        logits = [network(_as_input(clip[name], name).to(model.device)) for name, network in model.networks.items()]
+        logits = []
+        for name, network in model.networks.items():
+            seen = clip[name]  # of RGB (T, 224, 224, 3), and scaled already
+            x = torch.from_numpy(seen).permute(3, 0, 1, 2)[None] if name == "rgb" else STREAMS[name].to_input(seen)
+            logits.append(network(x.to(model.device)))
         return torch.stack(logits).sum(dim=0).mean(dim=2).cpu()  # (1, classes, steps) → (1, classes)
 
     before = torch.backends.cudnn.allow_tf32
@@ -163,12 +166,6 @@ def row_of(clip: Clip, model: Model) -> Row:
     if not row.isfinite().all():
         raise VideoError("not_finite", "the network gave a number that is not finite")
     return np.asarray(row[0], np.float32)
-
-
-def _as_input(clip: NDArray[Any], stream: str) -> Tensor:
-    if stream == "rgb":
-        return torch.from_numpy(clip).permute(3, 0, 1, 2)[None]  # (T, 224, 224, 3) → (1, 3, T, 224, 224)
-    return STREAMS[stream].to_input(clip)
 
 
 # --- arrays as videos ------------------------------------------------------------------------------------------------
@@ -277,95 +274,89 @@ class Embedding:
                 return last(path)
 
         with Decoders() as decoders:
-            begin = partial(_ClipOfSet, embedding=self, decoders=decoders, load=load)
+            begin = partial(_VideoOfSet, embedding=self, decoders=decoders, load=load)
             for _, video, found in map_videos(paths, begin, partial(self._record, progress), self.model, jobs=jobs):
                 yield record_of(video.path, video.stamp, found)
 
-    def _record(self, progress: Callable[[Progress], None], video: "_ClipOfSet") -> VideoResult:
+    def _record(self, progress: Callable[[Progress], None], video: "_VideoOfSet") -> VideoResult:
         def report(stage: str) -> None:
             progress(Progress(video.path, stage, 0, None))
 
-        clips, memory, count = list[Clip](), memory_bytes(), 0
-        for clip in video.ahead.walk(report):
-            clips.append(clip)
-            count += num_frames(clip)
-            if count * FRAME_BYTES * self.model.card.width > memory:
-                message = f"there is not enough memory for {count:,} frames and more in one pass"
-                raise VideoError("too_large", message, "take a part of each video, such as `clip_length=16`")
+        (clip,) = video.ahead.walk(report)
         report("network")
-        facts = video.facts
-        if facts.status == "partial":  # a clip with a hole in it is no sample of its set
-            raise VideoError("truncated_or_incomplete", f"a part of it is missing: {', '.join(facts.flags)}")
-        check_length(video.num_frames, max(self.frames or 0, MIN_FRAMES))
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # a core for each video, and the last digits do not depend on how many there are
         try:
-            row = row_of(join_clips(clips), self.model)
+            row = row_of(clip, self.model)
         finally:
             torch.set_num_threads(threads)
         return EmbeddedVideo(
             video.path,
             source_bytes=video.stamp.num_bytes,
             source_mtime=video.stamp.mtime,
-            flags=facts.flags,
+            flags=video.facts.flags,
             model=self.model.card.name,
             model_sha256=self.model.sha256,
             cudnn=cudnn_version(self.model.device),
             streams=self.model.card.streams,
-            sliding={"mode": "clip", "first_frame": video.start_frame, "frames": video.num_frames},
+            sliding={"mode": "clip", "first_frame": video.start_frame, "frames": num_frames(clip)},
             row=base64.b64encode(row.astype("<f4").tobytes()).decode("ascii"),
-            frames_sha256=video.digest.hexdigest(),
-            **{name: getattr(facts, name) for name in FACTS},
+            frames_sha256=video.frames_sha256,
+            **{name: getattr(video.facts, name) for name in FACTS},
         )
 
 
-class _ClipOfSet:
-    """A video of a set, from when it is begun until ``close``: what the network sees of it is read ahead.
+class _VideoOfSet:
+    """A video of a set, from when it is begun until ``close``: its one clip is read ahead, and all is known with it.
 
-    ``facts``, ``start_frame``, ``num_frames`` that were taken and their ``digest``, SHA-256 with that of their shape,
-    are final after the last clip.
+    ``frames_sha256`` is of the frames that were taken, from ``start_frame`` on, after their shape and type.
     """
 
     facts: VideoFacts
+    frames_sha256: str
 
     def __init__(self, path: str, embedding: Embedding, decoders: Decoders, load: Callable[[str], Frames]) -> None:
-        self.path, self.stamp, self.digest = path, stamp_of(path), hashlib.sha256()
-        self.start_frame = self.num_frames = 0
+        self.path, self.stamp, self.start_frame = path, stamp_of(path), 0
         self._embedding, self._decoders, self._load = embedding, decoders, load
         self._opened = decoders.open_source(path)  # by when it is cancelled it may be opened anew
-        self.ahead = Prefetcher(self._prepare, clips_ahead(embedding.model.device), lambda: self._opened.cancel())
+        self.ahead = Prefetcher(self._prepare, 1, lambda: self._opened.cancel())
 
     def close(self) -> None:
         self.ahead.close()
 
     def _prepare(self, ahead: Prefetcher[Clip]) -> Generator[Clip, None, None]:
-        model, most = self._embedding.model, self._embedding.frames
-        if most and self._embedding.random_start:
-            self.start_frame = max(0, int(self._place() * (self._count_frames(ahead) - most + 1)))
+        embedding, model, most = self._embedding, self._embedding.model, self._embedding.frames
+        if most and embedding.random_start:  # by the name, so that neither the order nor the folder matters
+            next(self._pictures(ahead, 0, 0), None)
+            declared = self.facts.frames_declared  # by the header, or else they are decoded
+            count = sum(1 for _ in self._pictures(ahead, 0, None)) if declared is None else declared
+            name = os.fsencode(f"{embedding.seed}:{os.path.basename(self.path)}")  # noqa: PTH119
+            place = int.from_bytes(hashlib.sha256(name).digest()[:6], "big") / 2**48
+            self.start_frame = max(0, int(place * (count - most + 1)))
         ahead.note("decoding")
-        with closing(self._pictures(ahead, self.start_frame, most)) as pictures:
-            inputs = chunks(map(self._see, pictures), chunk_frames(model.device))
-            if "flow" not in model.card.streams:
-                yield from ({"rgb": x} for x in inputs)
-                return
-            inputs, again = tee(inputs)
-            shown = (np.rint((x + 1) * 127.5).astype(np.uint8) for x in again)  # what flow is computed of
-            for x, (_, flow) in zip(inputs, with_flow(shown, model.device, ahead.check), strict=True):
-                clip = {"rgb": x} if flow is None else {"rgb": x, "flow": flow}  # one frame has none
-                yield {name: clip[name] for name in model.card.streams if name in clip}
+        room = int(min(memory_bytes(), 1e15) / (FRAME_BYTES * model.card.width))
+        digest, frames = hashlib.sha256(), list[NDArray[np.float32]]()
+        for picture in islice(self._pictures(ahead, self.start_frame, most), room + 1):
+            if not frames:
+                digest.update(repr((picture.shape, picture.dtype.str)).encode())
+            digest.update(np.ascontiguousarray(picture).data)
+            frames.extend(network_frames(picture[None], PROTOCOLS[embedding.protocol].resize))
+        if len(frames) > room:
+            message = f"there is not enough memory for {len(frames):,} frames and more in one pass"
+            raise VideoError("too_large", message, "take a part of each video, such as `clip_length=16`")
+        if self.facts.status == "partial":  # a clip with a hole in it is no sample of its set
+            raise VideoError("truncated_or_incomplete", f"a part of it is missing: {', '.join(self.facts.flags)}")
+        check_length(len(frames), max(most or 0, MIN_FRAMES))
+        self.frames_sha256 = digest.hexdigest()
+        clip: Clip = {"rgb": np.stack(frames)}
+        if "flow" in model.card.streams:
+            shown = np.rint((clip["rgb"] + 1) * 127.5).astype(np.uint8)
+            ((_, flow),) = with_flow([shown], model.device, ahead.check)
+            assert flow is not None
+            clip["flow"] = flow
+        yield clip
 
-    def _place(self) -> float:
-        """Return where the clip begins, from 0 to 1: by the name, so that neither the order nor the folder matters."""
-        name = f"{self._embedding.seed}:{os.path.basename(self.path)}"  # noqa: PTH119
-        return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:6], "big") / 2**48
-
-    def _count_frames(self, ahead: Prefetcher[Clip]) -> int:
-        """Return the number of frames by the header, or by decoding them all."""
-        next(self._pictures(ahead, 0, 0), None)
-        declared = self.facts.frames_declared
-        return sum(1 for _ in self._pictures(ahead, 0, None)) if declared is None else declared
-
-    def _pictures(self, ahead: Prefetcher[Clip], start: int, most: int | None) -> Generator[Frames, None, None]:
+    def _pictures(self, ahead: Prefetcher[Clip], start: int, most: int | None) -> Iterator[Frames]:
         """Yield frames (H, W, 3) of the file: ``most`` from number ``start`` on."""
         name, index = _file_of(self.path)
         if name.lower().endswith(ARRAY_EXTENSIONS) and not os.path.isdir(name):  # noqa: PTH112
@@ -384,10 +375,3 @@ class _ClipOfSet:
                 ahead.check()
                 yield frame.pixels
         self.facts = opened.facts
-
-    def _see(self, picture: Frames) -> NDArray[np.float32]:
-        if not self.num_frames:
-            self.digest.update(repr((picture.shape, picture.dtype.str)).encode())
-        self.digest.update(np.ascontiguousarray(picture).data)
-        self.num_frames += 1
-        return np.asarray(network_frames(picture[None], PROTOCOLS[self._embedding.protocol].resize)[0])

@@ -1,9 +1,14 @@
-"""How often predictions are right: over all, by class, and what is taken for what; metrics.json and its tables."""
+"""The paper's test of every video of a split (sections 2 and 2.5, table 1), and how often it is right.
+
+Predictions are records in a journal (``vadis.batch``), so that an interrupted test goes on; metrics.json and its tables
+say how often they are right over all, by class, and what is taken for what.
+"""
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -12,23 +17,190 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vadis.batch.results_file import files_below, results_in
+from vadis.batch import HEADER_KEY, PASSING_ERRORS, Journal, open_journal, results_files, results_in
 from vadis.datasets import Dataset, Example
-from vadis.datasets.dataset import counted, some
-from vadis.errors import UsageError
+from vadis.datasets.dataset import counted, map_examples, path_below, some
+from vadis.errors import UsageError, VideoError
 from vadis.evaluation.paper_tables import ALL_SPLITS, Cell
-from vadis.evaluation.predictions import PREDICTIONS_NAME, Prediction, parse_predictions
 from vadis.files import os_errors_as, write_file
 from vadis.formats import csv_line
-from vadis.inference.scores import fused
-from vadis.models import BOTH
+from vadis.inference.classify import record_fields
+from vadis.inference.predict import WHOLE_VIDEO, predict
+from vadis.inference.prefetch import PendingVideo
+from vadis.inference.scores import average_scores, fused
+from vadis.models import BOTH, MODELS, Model
+from vadis.models.card import separate_clips
 from vadis.parsing import parse_json
 from vadis.results import VideoResult, printable
+from vadis.weights.load import published_name
+
+PREDICTIONS_NAME = "answers.jsonl"
+
+Logits = NDArray[np.float32]  # (classes,)
+
+RETRIED_ERRORS = PASSING_ERRORS | {"decoder_crash", "timeout", "permission_denied", "too_large"}
+"""Codes of errors that lie in the machine, its load or its limits; the next evaluation tries such a video again."""
 
 TOP_K = 5
 FIGURES = ("top1", "top5", "mean_class")
 METRICS_NAME = "metrics.json"
 TEST_SETTINGS = ("dataset", "split", "part", "model", "architecture", "streams", "networks", "averages", "classes")
+
+
+@dataclass(frozen=True)
+class Prediction(VideoResult):
+    """A record of an example, by ``name_of`` it, with its class and the logits (classes,) of each network."""
+
+    label: str = ""
+    logits: dict[str, Logits] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return one line of the file; logits keep 6 digits."""
+        logits = {name: [float(f"{x:.6g}") for x in row] for name, row in self.logits.items()}
+        return super().to_json() | {"label": self.label} | ({"logits": logits} if logits else {})
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Prediction":
+        """Return what ``to_json`` gave; raise ValueError, TypeError or AttributeError for anything else."""
+        logits = {name: np.array(row, np.float32) for name, row in record.get("logits", {}).items()}
+        if not all(row.ndim == 1 and np.isfinite(row).all() for row in logits.values()):
+            raise ValueError("not a finite number for each class")
+        return cls(**vars(super().from_json(record)) | {"label": str(record.get("label")), "logits": logits})
+
+
+def name_of(example: Example, root: str) -> str:
+    """Return what an example is known by: its path below the folder of the dataset, and where it begins in the file."""
+    name = path_below(example.path, root)
+    return name if example.start_seconds is None else f"{name}#t={example.start_seconds}"
+
+
+@contextmanager
+def open_predictions(path: Path, settings: Mapping[str, Any], *, go_on: bool = True) -> Iterator[Journal]:
+    """Open the journal of an evaluation; one of other ``settings`` is refused, or with ``go_on=False`` begun anew.
+
+    Raises UsageError for a file with other settings, or of another kind, neither of which is changed; and as
+    ``open_journal``.
+    """
+    with ExitStack() as stack:
+        journal = stack.enter_context(open_journal(path))
+        try:
+            journal.begin(settings, {})
+        except UsageError as error:
+            if go_on:
+                raise UsageError(error.message, "choose another folder") from error
+            stack.close()
+            journal = stack.enter_context(open_journal(path, overwrite=True))
+            journal.begin(settings, {})
+        yield journal
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Return the settings of an evaluation; raise UsageError for a file of another kind."""
+    shown = printable(str(path))
+    with os_errors_as(UsageError, f"{shown} cannot be read"), path.open("rb") as file:
+        header = file.readline()
+    try:
+        return dict(parse_json(header)[HEADER_KEY]["settings"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{shown} is not a file of predictions", "choose another folder") from error
+
+
+def read_predictions(path: Path) -> dict[str, Prediction]:
+    """Return the last prediction for each name; raise UsageError for a damaged line; a torn last one is left out."""
+    return {each.path: each for each in results_in(path, Prediction) if isinstance(each, Prediction)}
+
+
+def pending(examples: Iterable[Example], journal: Journal, root: str) -> list[Example]:
+    """Return the examples without a prediction that counts, each once: one that failed for a moment does not."""
+    known = {name for name, entry in journal.entries.items() if entry.error_code not in RETRIED_ERRORS}
+    missing = {name_of(example, root): example for example in examples}
+    return [example for name, example in missing.items() if name not in known]
+
+
+def predict_all(
+    examples: Iterable[Example], model: Model, root: str = "", *, flip: bool = False, whole: bool = False
+) -> Generator[Prediction, None, None]:
+    """Yield the prediction for every example of a dataset in ``root``, in order, or why there is none.
+
+    ``flip``: averaged with the mirror image; ``whole``: of all frames, not of those alone that the paper's test sees.
+    """
+    row = MODELS[model.card.architecture]
+
+    def average(video: PendingVideo) -> Prediction:
+        found = [outputs for _, outputs in predict(video, model, flip=flip, snapshots=row.snapshots)]
+        logits = {name: average_scores([each[name] for each in found], row.score_fusion) for name in found[0]}
+        if not all(np.isfinite(scores).all() for scores in logits.values()):
+            raise VideoError("not_finite", "the network gave a score that is not a number")
+        return Prediction(**record_fields(video, model, WHOLE_VIDEO), logits=logits)
+
+    for example, found in map_examples(examples, model, average, whole=whole):
+        name = name_of(example, root)
+        if isinstance(found, VideoError):
+            error: dict[str, Any] = {"error_code": found.code, "error_message": found.message}
+            found = Prediction(name, "error", **error)
+        yield replace(found, path=name, label=example.label)
+
+
+def on_whole_frames(model: Model) -> Model:
+    """Return the model as it sees frames up to their short side, 256×256 instead of 224×224, fully convolutionally.
+
+    Raise UsageError for what is no I3D: the other networks take one size.
+    """
+    row = MODELS[model.card.architecture]
+    if row.fold is separate_clips:
+        message = f"{row.title} sees {row.crop}×{row.crop} and nothing larger"
+        raise UsageError(message, "only I3D is convolutional to its end: leave `spatial` out")
+    return replace(model, card=replace(model.card, crop=model.card.short_side))
+
+
+def check_classes(examples: Iterable[Example], model: Model) -> None:
+    """Raise UsageError for examples of classes that the model does not know."""
+    known = model.card.labels
+    if unknown := sorted({example.label for example in examples} - set(known)):
+        raise UsageError(
+            f"the model {model.card.name} does not know {len(unknown)} classes of the dataset: {some(unknown)}",
+            hint=f"it has {len(known)} classes, such as {', '.join(known[:3])}; fine-tune it to these",
+        )
+
+
+def overlap_warning(model: Model, dataset: Dataset) -> str | None:
+    """Return a warning where ``model`` learnt from another split of ``dataset``: training and test videos overlap."""
+    learnt = model.card.provenance.get("dataset")
+    if not isinstance(learnt, dict) or learnt.get("name") != dataset.name or learnt.get("split") == dataset.split:
+        return None
+    return (
+        f"{printable(model.card.name)} was trained on split {learnt.get('split')}, whose training videos include test "
+        f"videos of split {dataset.split}: these figures are too good"
+    )
+
+
+def evaluation_settings(
+    model: Model, dataset: str, split: int, flip: bool, part: str = "test", *, whole: bool = False
+) -> dict[str, Any]:
+    """Return what decides the predictions of an evaluation, apart from the videos."""
+    architecture = MODELS[model.card.architecture]
+    size = model.card.crop
+    unlike = [f"on {size}×{size}"] * (size != architecture.crop) + ["on all frames"] * whole
+    return {
+        **({"unlike_the_paper": unlike} if unlike else {}),
+        **({"snapshots": architecture.snapshots} if architecture.snapshots else {}),
+        "model": model.card.name,
+        "model_sha256": model.sha256,
+        "published": published_name(model),
+        "architecture": model.card.architecture,
+        **{key: value for key, value in model.settings.items() if key in ("streams", "precision")},
+        "networks": list(architecture.networks(model.card.streams)),
+        "averages": architecture.score_fusion,
+        "dataset": dataset,
+        "split": split,
+        "part": part,
+        "frames": None if whole else architecture.test_frames,
+        "flip": flip,
+        "classes": list(model.card.labels),
+    }
+
+
+# --- how often they are right -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -137,7 +309,7 @@ class Evaluation:
 
     @property
     def num_failed(self) -> int:
-        return sum(prediction.error is not None for prediction in self.predictions)
+        return sum(prediction.status == "error" for prediction in self.predictions)
 
     @cached_property
     def columns(self) -> dict[str, Metrics]:
@@ -170,10 +342,10 @@ def read_evaluation(folder: Path) -> Evaluation:
     Raises UsageError for what cannot be read, is no file of predictions, is damaged, or has not come to its end.
     """
     path = folder / PREDICTIONS_NAME
-    with os_errors_as(UsageError, f"{_shown(path)} cannot be read"):
-        settings, predictions = parse_predictions(path, path.read_bytes())
-    labels = {each.label for each in predictions.values()}
-    if not settings.keys() >= set(TEST_SETTINGS) or not labels.issubset(settings["classes"]):
+    settings, predictions = read_settings(path), list(read_predictions(path).values())
+    classes = settings.get("classes", ())
+    is_whole = all(each.label in classes for each in predictions) and settings.keys() >= set(TEST_SETTINGS)
+    if not is_whole or any(len(row) != len(classes) for each in predictions for row in each.logits.values()):
         hint = "name the folder of a vadis evaluate, finetune or train"
         raise UsageError(f"{_shown(path)} is not a file of predictions", hint)
     try:
@@ -184,7 +356,7 @@ def read_evaluation(folder: Path) -> Evaluation:
         found = f"{len(predictions):,} videos have predictions, {METRICS_NAME} is of {wanted}"
         message = f"the evaluation in {_shown(folder)} is not finished: {found}"
         raise UsageError(message, "run the same vadis evaluate again, which goes on there")
-    return Evaluation(folder, settings, list(predictions.values()))
+    return Evaluation(folder, settings, predictions)
 
 
 def read_records(paths: Sequence[Path], dataset: Dataset, part: str) -> Evaluation:
@@ -196,10 +368,10 @@ def read_records(paths: Sequence[Path], dataset: Dataset, part: str) -> Evaluati
     of a file; several models; fewer than five labels.
     """
     examples = dataset.examples(part)
-    records = _by_place(paths, {_absolute(example.path) for example in examples}, dataset.root)
-    missing = [example.path for example in examples if _absolute(example.path) not in records]
+    records = _by_path(paths, examples, dataset.root)
+    missing = [example.path for example in examples if example.path not in records]
     _refuse(missing, "have no record", "label them too")
-    found = [(example, records[_absolute(example.path)]) for example in examples]
+    found = [(example, records[example.path]) for example in examples]
     labelled = [(example, record) for example, record in found if record.status != "error"]
     least = min(TOP_K, len(dataset.classes))
     whole_span = (0.0, None)
@@ -227,38 +399,31 @@ def read_records(paths: Sequence[Path], dataset: Dataset, part: str) -> Evaluati
     return Evaluation(paths[0], settings, predictions)
 
 
-def _by_place(paths: Sequence[Path], places: set[str], root: str) -> dict[str, VideoResult]:
-    """Return the last record for each of the ``places`` of a split's videos."""
-    records = {}
-    for path in paths:
-        files = files_below(path, (".jsonl", ".json")) if path.is_dir() else [path]
-        if not files:
-            hint = "name what vadis classify wrote as jsonl or json"
-            raise UsageError(f"{_shown(path)} holds no results", hint)
-        for result in chain.from_iterable(map(results_in, files)):
-            below = os.path.join(root, result.path)  # noqa: PTH118
-            place = next((each for each in (_absolute(result.path), _absolute(below)) if each in places), None)
-            if place and result.status != "skipped":
-                records[place] = result
+def _by_path(paths: Sequence[Path], examples: Iterable[Example], root: str) -> dict[str, VideoResult]:
+    """Return the last record for each path of a split's videos."""
+    absolute = os.path.abspath  # which keeps symlinks
+    records, known = {}, {absolute(example.path): example.path for example in examples}
+    for result in chain.from_iterable(map(results_in, results_files(paths, (".jsonl", ".json")))):
+        places = absolute(result.path), absolute(os.path.join(root, result.path))  # noqa: PTH118
+        path = next((known[place] for place in places if place in known), None)
+        if path and result.status != "skipped":
+            records[path] = result
     return records
 
 
 def _prediction(example: Example, record: VideoResult, classes: Sequence[str], column: str) -> Prediction:
     if record.status == "error":
-        return Prediction(example.path, example.label, {}, f"{record.error_code}: {record.error_message}")
+        error: dict[str, Any] = {"error_code": record.error_code, "error_message": record.error_message}
+        return Prediction(example.path, "error", **error, label=example.label)
     scores = np.full(len(classes), -np.inf, np.float32)
     for label in record.clip_score:
         scores[classes.index(label.label)] = label.score
-    return Prediction(example.path, example.label, {column: scores})
+    return Prediction(example.path, "ok", label=example.label, logits={column: scores})
 
 
 def _refuse(paths: Sequence[str], message: str, hint: str) -> None:
     if paths:
         raise UsageError(f"{counted(paths, 'video')} of the split {message}: {some(paths)}", hint)
-
-
-def _absolute(path: str) -> str:
-    return os.path.abspath(path)  # noqa: PTH100 (keeps symlinks)
 
 
 def summarize_splits(runs: Sequence[Evaluation]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from vadis.errors import UsageError, WeightsError
 from vadis.files import os_errors_as
 from vadis.inference.predict import over_whole_video
 from vadis.inference.prefetch import chunk_frames
-from vadis.inference.scores import softmax
+from vadis.inference.scores import best, softmax
 from vadis.models import MODELS, STREAM_CHANNELS, Model
 from vadis.preprocessing import CROP
 from vadis.results import printable
@@ -29,7 +29,6 @@ from vadis.weights.load import published_name
 
 TOP = 20  # classes in a published list
 TOLERANCE = 1e-3  # of the largest published logit, and of the norm: float32 gives 1e-6, TF32 on a GPU 1e-4 and more
-MAX_ARRAY_BYTES = 4 << 30  # an hour at 25 fps would be 54 GB; a preprocessed clip of 10 s has 150 MB
 
 SampleArray = npt.NDArray[np.float32]
 
@@ -63,9 +62,6 @@ def read_array(path: Path, stream: str, min_frames: int) -> SampleArray:
     Raises WeightsError if the file is no array of numbers, and UsageError for another shape or range.
     """
     with os_errors_as(UsageError, f"{path} cannot be read"), path.open("rb") as file:
-        if path.stat().st_size > MAX_ARRAY_BYTES:
-            hint = "give a clip of seconds, not a whole video"
-            raise UsageError(f"{path} is too large (more than {MAX_ARRAY_BYTES >> 30} GiB)", hint)
         try:
             array = np.lib.format.read_array(file, allow_pickle=False)
         except (ValueError, MemoryError) as error:
@@ -150,8 +146,7 @@ def compare_outputs(ours: Outputs, published: Outputs | None, labels: tuple[str,
 
 def _outputs(logits: npt.NDArray[np.float64], labels: tuple[str, ...]) -> Outputs:
     probabilities = softmax(logits)
-    best = np.argsort(-logits, kind="stable")[:TOP]
-    top = [_line(labels[index], probabilities[index], logits[index]) for index in best]
+    top = [_line(labels[index], probabilities[index], logits[index]) for index in best(logits, TOP)]
     return {"norm": float(np.linalg.norm(logits)), "top": top, "logits": logits.tolist()}
 
 

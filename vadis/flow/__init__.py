@@ -3,7 +3,7 @@
 The published flow weights were trained on OpenCV's flow with default parameters. One sum in another order moves whole
 regions by tenths of a pixel, because a scale then stops one iteration earlier; so every rounding here is OpenCV's.
 
-``tvl1_cpu`` is for processors, ``tvl1_cuda`` for NVIDIA's, with the kernel of ``tvl1_triton``.
+``tvl1_cpu`` is for processors, ``tvl1_triton`` for NVIDIA's.
 """
 
 import threading
@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,9 +27,13 @@ __all__ = ["to_gray", "tvl1"]
 
 def to_gray(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Return uint8 grey (T, H, W), as OpenCV's ``RGB2GRAY``; raise ValueError unless it is uint8 RGB (T, H, W, 3)."""
-    from vadis.flow import filters  # which comes with numba
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
+        raise ValueError(f"expected uint8 (T, H, W, 3), got {frames.dtype} {frames.shape}")
+    from vadis.flow.filters import fill_gray  # which comes with numba
 
-    return filters.to_gray(frames)
+    gray = np.empty(frames.shape[:3], np.uint8)
+    fill_gray(np.require(frames, requirements=["C", "W"]).reshape(-1), gray.reshape(-1))
+    return gray
 
 
 _PROCESSORS = threading.Lock()  # of calls that take them all, one at a time: several would be no faster
@@ -57,13 +62,20 @@ def tvl1(
     if threads is not None and threads < 1:
         raise ValueError(f"{threads = } is not positive")
     gray = np.require(gray, requirements=["C", "W"])  # one memory layout, compiled once
-    if device is not None and str(device).partition(":")[0] != "cpu":
-        from vadis.flow.tvl1_cuda import has_kernel, tvl1_cuda
+    if device is not None and str(device).partition(":")[0] != "cpu" and has_kernel(device):
+        from vadis.flow.tvl1_triton import tvl1_cuda
 
-        if has_kernel(device):
-            return tvl1_cuda(gray, device)
+        return tvl1_cuda(gray, device)
     with _PROCESSORS if threads is None else nullcontext():
         return _on_processors(gray, threads or cpu_count(), check)
+
+
+def has_kernel(device: "torch.device | str") -> bool:
+    """Return whether ``tvl1_triton`` runs there: NVIDIA, of compute capability 8.0 on, and Triton installed."""
+    import torch
+
+    is_nvidia = torch.device(device).type == "cuda" and torch.version.cuda is not None
+    return is_nvidia and find_spec("triton") is not None and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _on_processors(gray: npt.NDArray[np.uint8], threads: int, check: Callable[[], None]) -> npt.NDArray[np.float32]:

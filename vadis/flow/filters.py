@@ -14,17 +14,9 @@ RED, GREEN, BLUE = 9798, 19235, 3735
 LUMA_BITS = 15
 
 
-def to_gray(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return uint8 grey (T, H, W), as OpenCV's ``RGB2GRAY``; raise ValueError unless it is uint8 RGB (T, H, W, 3)."""
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
-        raise ValueError(f"expected uint8 (T, H, W, 3), got {frames.dtype} {frames.shape}")
-    gray = np.empty(frames.shape[:3], np.uint8)
-    _to_gray(np.require(frames, requirements=["C", "W"]).reshape(-1), gray.reshape(-1))
-    return gray
-
-
 @compiled
-def _to_gray(colours: npt.NDArray[np.uint8], gray: npt.NDArray[np.uint8]) -> None:
+def fill_gray(colours: npt.NDArray[np.uint8], gray: npt.NDArray[np.uint8]) -> None:
+    """Fill ``gray``, as OpenCV's ``RGB2GRAY`` does, from as many times three colours."""
     half = np.int32(1 << (LUMA_BITS - 1))
     for i in range(gray.size):
         red, green, blue = np.int32(colours[3 * i]), np.int32(colours[3 * i + 1]), np.int32(colours[3 * i + 2])
@@ -58,9 +50,9 @@ def resize(source: Image, target: Image, step_y: float, step_x: float, beyond: f
     left, right = np.empty(target.shape[1], np.intp), np.empty(target.shape[1], np.intp)
     weight = np.empty(target.shape[1], np.float32)
     for x in range(target.shape[1]):
-        left[x], right[x], weight[x] = _neighbours(x, step_x, width, beyond)
+        left[x], right[x], weight[x] = neighbours(x, step_x, width, beyond)
     for y in range(target.shape[0]):
-        above, below, down = _neighbours(y, step_y, height, beyond)
+        above, below, down = neighbours(y, step_y, height, beyond)
         for x in range(target.shape[1]):
             a = _interpolate(source[above, left[x]], source[above, right[x]], weight[x])
             b = _interpolate(source[below, left[x]], source[below, right[x]], weight[x])
@@ -74,7 +66,7 @@ def _interpolate(a: np.float32, b: np.float32, weight: np.float32) -> Any:
 
 
 @inlined
-def _neighbours(index: int, step: float, size: int, beyond: float) -> tuple[int, int, np.float32]:
+def neighbours(index: int, step: float, size: int, beyond: float) -> tuple[int, int, np.float32]:
     """Return the two source pixels around a target pixel, and the second's weight."""
     position = (index + 0.5) * step - 0.5
     first = int(np.floor(position))

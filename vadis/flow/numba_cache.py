@@ -64,11 +64,11 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+def inlined(function: Callable[..., Any]) -> Any:
     """Return ``function`` for use inside ``compiled`` functions only; part of their machine code."""
     import numba
 
-    return numba.njit(**OPTIONS)(function)  # type: ignore[no-any-return]
+    return numba.njit(**OPTIONS)(function)
 
 
 def import_ahead(*modules: str) -> None:

@@ -1,4 +1,6 @@
-"""The flow store: the optical flow of a data set's videos, computed once, read from any frame on (docs/flow-store.md).
+"""The flow of videos: in step with their frames; and the flow store, that of a data set (docs/flow-store.md).
+
+It is computed once, and read from any frame on.
 
     STORE/settings.json        what the flow is and how it is kept; a store made otherwise is refused
     STORE/3f/3f0a….mp4         the flow of one video, named after its content
@@ -19,26 +21,31 @@ from fractions import Fraction
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import av
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from vadis.device import cpu_count
+from vadis.device import BatchLimit, cpu_count, run_in_batches
 from vadis.errors import UsageError, VadisError, VideoError
 from vadis.files import os_errors_as, write_atomic, write_file
-from vadis.flow.video_flow import with_flow
+from vadis.flow import to_gray, tvl1
+from vadis.flow.numba_cache import cache_directory
 from vadis.parsing import parse_json
-from vadis.results import printable
+from vadis.results import Part, printable
 from vadis.video.container import os_refusal, regular_file
 from vadis.video.isolated.pool import ChildVideo, Decoders
 from vadis.video.metadata import SHORT_SIDE, AnyPath, VideoFacts
+from vadis.video.picture import GrayPlane
 from vadis.video.readahead import CHUNK_FRAMES, Prefetcher, chunks, prefetch
-from vadis.video.reader import Video, open_gray
+from vadis.video.reader import Video, open_video
 from vadis.video.timegrid import GRID_FPS
 
+if TYPE_CHECKING:
+    import torch
+
+Frames = NDArray[np.uint8]  # (T, H, W, 3)
 Levels = NDArray[np.uint8]
 
 FLOW_BOUND = 20.0  # px per frame; larger motions are truncated, here and for the networks (paper, section 2.5)
@@ -69,6 +76,93 @@ CUDA_CHUNK_FRAMES = 128  # the more pairs, the better a card shares them out
 NUM_PROBED = 64  # videos whose headers are read for the estimate
 NUM_TRIALS = 3  # of them, whose first flow is computed for it
 READ_AHEAD = 2  # videos begun on the CPU: while one's flow is computed, another's frames are decoded and written
+
+
+class FirstFlow:
+    """The flow of the first chunk of ``path``, a listed input, or of a part, computed while the networks are loaded.
+
+    That saves a quarter of the time until a short video has its labels. The video is opened and read once more by who
+    labels it, and gets this flow only where its frames are the very ones.
+    """
+
+    def __init__(self, path: str, decoders: Decoders, part: Part | None = None) -> None:
+        # A chunk has CHUNK_FRAMES flows: the last one leads to the first frame of the next chunk.
+        self._opened = decoders.open(path, listed=True, max_frames=CHUNK_FRAMES + 1, part=part)
+        self._check: Callable[[], None] = lambda: None
+        self._ahead = Prefetcher(self._compute, 2, self._opened.cancel)
+
+    def __enter__(self) -> "FirstFlow":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._ahead.close()
+
+    def of(self, gray: NDArray[np.uint8], check: Callable[[], None]) -> NDArray[np.float32] | None:
+        """Wait for the flow (N - 1, 2, H, W) of these grey frames (N, H, W); None, and given up, if it is of others.
+
+        To be called once. ``check`` is that of ``tvl1`` from now on: what it raises is raised here.
+        """
+        self._check = check
+        results = self._ahead.walk()
+        with suppress(VadisError, MemoryError):  # who labels the video meets the same, and reports it
+            own = next(results, None)
+            if own is not None and np.array_equal(own, gray):
+                return next(results, None)
+            self._ahead.close()
+        return None
+
+    def _compute(self, ahead: Prefetcher[NDArray[Any]]) -> Generator[NDArray[Any], None, None]:
+        def check() -> None:
+            ahead.check()
+            self._check()
+
+        if not cache_directory().is_dir():  # compiling takes ten seconds, and cannot be stopped
+            return
+        with self._opened as video:
+            frames = next(chunks((frame.pixels for frame in video), CHUNK_FRAMES + 1), None)  # (N, H, W, 3)
+        if frames is not None and len(frames) > 1:
+            gray = to_gray(frames)
+            yield gray
+            yield tvl1(gray, check=check)
+
+
+def with_flow(
+    chunks: Iterable[Frames],
+    device: "torch.device",
+    check: Callable[[], None] = lambda: None,
+    first: FirstFlow | None = None,
+) -> Iterator[tuple[Frames, NDArray[np.float32] | None]]:
+    """Yield every chunk of frames (T, H, W, 3) with its flow (T, 2, H, W), pixels per frame, from frame i to i + 1.
+
+    A chunk waits for the first frame of the next one; the last flow of the video repeats the one before it. A video of
+    one frame has no flow: None. ``check`` is that of ``tvl1``; what ``first`` has is not computed again.
+    """
+    limit = BatchLimit(sys.maxsize, "pairs of frames", is_logged=True)  # less where memory is short
+
+    def flow_of(frames: Frames) -> NDArray[np.float32]:
+        nonlocal first
+        gray, given, first = to_gray(frames), first, None
+        ready = given.of(gray, check) if given is not None and device.type == "cpu" else None
+        if ready is not None:
+            return ready
+
+        def part(start: int, stop: int) -> NDArray[np.float32]:
+            return tvl1(gray[start : stop + 1], device=device, check=check)
+
+        return np.concatenate(list(run_in_batches(part, len(gray) - 1, limit, device)))
+
+    frames: Frames | None = None
+    flow = None
+    for following in chunks:
+        if frames is not None:
+            flow = flow_of(np.concatenate([frames, following[:1]]))  # (T, 2, H, W)
+            yield frames, flow
+        frames = following
+    if frames is not None and len(frames) > 1:
+        flow = flow_of(frames)  # (T - 1, 2, H, W)
+        yield frames, np.concatenate([flow, flow[-1:]])  # (T, 2, H, W)
+    elif frames is not None:
+        yield frames, None if flow is None else flow[-1:]
 
 
 def quantize(flow: NDArray[np.float32]) -> Levels:
@@ -164,7 +258,7 @@ class FlowStore:
     def _open(self, video: AnyPath, start_frame: int) -> Iterator[Video]:
         path = self.path(video)
         try:
-            with open_gray(path, start_frame=start_frame) as flow:
+            with open_video(path, start_frame=start_frame, scaler=GrayPlane) as flow:
                 yield flow
         except VideoError as error:
             if error.code == "not_found":
@@ -221,7 +315,7 @@ def without_flow(videos: Iterable[str], store: FlowStore) -> list[str]:
     return [video for video in videos if not store.has(video)]
 
 
-def estimate_flow(videos: Sequence[str], store: FlowStore, device: torch.device) -> FlowEstimate:
+def estimate_flow(videos: Sequence[str], store: FlowStore, device: "torch.device") -> FlowEstimate:
     """Return what the flow of ``videos`` will take; one that cannot be read counts as the mean of the others."""
     lengths: list[int] = []
     trials: list[tuple[float, ...]] = []
@@ -240,7 +334,7 @@ def estimate_flow(videos: Sequence[str], store: FlowStore, device: torch.device)
 
 
 def _trial(
-    video: str, store: FlowStore, device: torch.device, decoders: Decoders, *, is_first: bool
+    video: str, store: FlowStore, device: "torch.device", decoders: Decoders, *, is_first: bool
 ) -> tuple[float, ...]:
     """Write the flow of the first frames, two for each processor or a GPU's chunk; return frames, seconds and bytes."""
     chunk = CUDA_CHUNK_FRAMES if device.type == "cuda" else 2 * cpu_count()
@@ -262,7 +356,7 @@ def compute_flow(
     videos: Iterable[str],
     store: FlowStore,
     *,
-    device: torch.device,
+    device: "torch.device",
     progress: Callable[[str, int, VideoFacts | None], None] = lambda video, num_frames, facts: None,
 ) -> Iterator[tuple[str, VideoError | None]]:
     """Compute what is missing, and yield each video when its flow is there, with the error where it cannot be had.
@@ -288,7 +382,7 @@ def compute_flow(
 
 
 def _fill(
-    video: str, opened: ChildVideo, store: FlowStore, device: torch.device, ahead: Prefetcher[Done]
+    video: str, opened: ChildVideo, store: FlowStore, device: "torch.device", ahead: Prefetcher[Done]
 ) -> Generator[Done, None, None]:
     if store.has(video):
         return
@@ -297,7 +391,7 @@ def _fill(
         temporary, chunk = Path(file.name), CUDA_CHUNK_FRAMES if device.type == "cuda" else CHUNK_FRAMES
         for num_frames in write_mjpeg(temporary, _levels(opened, chunk, device, ahead.check)):
             yield num_frames, None
-        with open_gray(temporary) as flow:
+        with open_video(temporary, scaler=GrayPlane) as flow:
             if flow.expected_num_frames != num_frames:
                 message = f"{store.root} gave back other flow than was written: the disk is in doubt"
                 raise VadisError(message, hint="choose a folder on another disk")
@@ -306,7 +400,7 @@ def _fill(
 
 
 def _levels(
-    opened: ChildVideo, chunk: int, device: torch.device, check: Callable[[], None] = lambda: None
+    opened: ChildVideo, chunk: int, device: "torch.device", check: Callable[[], None] = lambda: None
 ) -> Iterator[Levels]:
     for _, flow in with_flow(chunks((frame.pixels for frame in opened), chunk), device, check):
         if flow is None:

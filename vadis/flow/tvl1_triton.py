@@ -1,5 +1,6 @@
-"""One scale of TV-L1 as a single kernel of Triton, for CUDA: warping, medians and iterations, as ``tvl1_cpu``'s.
+"""TV-L1 on a CUDA device, many pairs of frames at once: the equations of ``tvl1_cpu``.
 
+What each scale begins with is made by PyTorch; its warps, medians and iterations are a single kernel of Triton.
 A group of programs keeps a pair of frames from the first warp to the last; its programs share the pixels and wait for
 each other where one reads what another has written, and a pair that converges early makes room for the next one.
 Waiting needs all programs of the grid on the device at once, so there is at most one for each multiprocessor, and the
@@ -9,14 +10,21 @@ The roundings are those of ``tvl1_cpu``: ``enable_fp_fusion=False`` keeps the co
 there, and ``div_rn`` divides exactly.
 """
 
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.nn.functional import pad
 
-from vadis.flow.filters import BORDER, MEDIAN, MEDIAN_PLACE, SHARPNESS, SORT_FIVE, TAPS
-from vadis.flow.tvl1_cpu import INNER_ITERATIONS, L_T, LEAST_GRADIENT, OUTER_ITERATIONS, TAUT, THETA32, WARPS
+from vadis.flow import filters
+from vadis.flow.filters import BORDER, MEDIAN, MEDIAN_PLACE, SCALE_STEP, SHARPNESS, SORT_FIVE, TAPS, level_shapes
+from vadis.flow.tvl1_cpu import EPSILON, INNER_ITERATIONS, L_T, LEAST_GRADIENT, OUTER_ITERATIONS, TAUT, THETA32, WARPS
 
+PIXELS_AT_ONCE = 24_000_000  # in one batch of pairs; 93 bytes each, 2.2 GB
 NUM_WARPS = 32  # of 32 threads, with a pixel each: all that fit into one program; with two each no faster on an H200
 MIN_RANKS, MAX_RANKS = 8, 16  # programs that share a pair: of 2 to 16, 8 are the fastest where pairs are many
 PLANES = 11  # of a group's own: u twice (2 each: the median cannot be had in place), p (4), gradient (2), rho
@@ -297,3 +305,62 @@ def solve_scale(
         plane, num_pairs, ranks, num_warps=NUM_WARPS, enable_fp_fusion=False, launch_cooperative_grid=True,
     )  # fmt: skip
     return u
+
+
+def tvl1_cuda(gray: npt.NDArray[np.uint8], device: torch.device | str) -> npt.NDArray[np.float32]:
+    """uint8 (N, H, W) → float32 (N - 1, 2, H, W), as ``vadis.flow.tvl1``."""
+    num_pairs, height, width = gray.shape[0] - 1, *gray.shape[1:]
+    batch = max(1, PIXELS_AT_ONCE // (height * width))
+    is_cuda = torch.device(device).type == "cuda"  # else Triton's interpreter
+    flow = torch.empty(num_pairs, 2, height, width, pin_memory=is_cuda)
+    with torch.inference_mode():
+        for start in range(0, num_pairs, batch):
+            frames = torch.from_numpy(gray[start : start + batch + 1])  # B + 1, H, W
+            on_device = (frames.pin_memory() if is_cuda else frames).to(device, non_blocking=True)
+            flow[start : start + batch].copy_(_flow_of_pairs(on_device.float()))
+    return flow.numpy()
+
+
+def _flow_of_pairs(frames: Tensor) -> Tensor:
+    """Frames (B + 1, H, W) → flow (B, 2, H, W), from the coarsest scale to the finest."""
+    shapes = level_shapes(frames.shape[1], frames.shape[2])
+    pyramid = [frames]
+    for shape in shapes[1:]:
+        pyramid.append(resize(pyramid[-1], shape, (1 / SCALE_STEP, 1 / SCALE_STEP), beyond=1))
+    u = frames.new_zeros(len(frames) - 1, 2, *shapes[-1])
+    for images, (height, width) in zip(reversed(pyramid), reversed(shapes), strict=True):
+        if u.shape[2:] != (height, width):
+            steps = (u.shape[2] / height, u.shape[3] / width)
+            u = resize(u, (height, width), steps, beyond=0) * (1 / SCALE_STEP)
+        threshold = float(np.float32(EPSILON * EPSILON * (height * width)))  # of the sum of squared changes of u
+        u = solve_scale(u, images[:-1], with_gradients(images[1:]), threshold)
+    return u
+
+
+def with_gradients(images: Tensor) -> Tensor:
+    """(B, H, W) → (B, 3, H + 8, W + 8): image and central differences along x and y, with zeros around them."""
+    wide = pad(images[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
+    along_x = 0.5 * (wide[:, 1:-1, 2:] - wide[:, 1:-1, :-2])
+    along_y = 0.5 * (wide[:, 2:, 1:-1] - wide[:, :-2, 1:-1])
+    return pad(torch.stack([images, along_x, along_y], dim=1), (BORDER,) * 4)
+
+
+def resize(images: Tensor, shape: tuple[int, int], steps: tuple[float, float], beyond: int) -> Tensor:
+    """Bilinear (…, H, W) → (…, *shape), as ``vadis.flow.filters.resize``."""
+    left, right, across = _neighbours(shape[1], steps[1], images.shape[-1], beyond, images.device)
+    above, below, down = _neighbours(shape[0], steps[0], images.shape[-2], beyond, images.device)
+    rows = _interpolate(images[..., left], images[..., right], across)
+    return _interpolate(rows[..., above, :], rows[..., below, :], down[:, None])
+
+
+def _interpolate(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
+    """Return a + (b - a) · weight in float32, rounded once (products are exact in float64)."""
+    return ((b - a).double() * weight.double() + a.double()).float()
+
+
+@lru_cache(64)
+def _neighbours(count: int, step: float, size: int, beyond: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Return for each target pixel the two source pixels around it and the weight (float32) of the second."""
+    found = [filters.neighbours.py_func(i, step, size, beyond) for i in range(count)]
+    first, second, weight = (torch.from_numpy(np.array(each)).to(device) for each in zip(*found, strict=True))
+    return first, second, weight

@@ -9,11 +9,10 @@ from typing import Any
 
 from vadis.device import cudnn_version
 from vadis.errors import UsageError, VideoError
-from vadis.flow.video_flow import FirstFlow
+from vadis.flow.store import FirstFlow
 from vadis.inference.predict import WHOLE_VIDEO, Progress, Sliding, completion, predict, shortest, window_of
 from vadis.inference.prefetch import LocalVideo, PendingVideo, map_videos
-from vadis.inference.scores import Scoreboard, fused
-from vadis.inference.timeline import CLEAR
+from vadis.inference.scores import CLEAR, Scoreboard, fused
 from vadis.models import MODELS, Model
 from vadis.results import Part, VideoResult, is_like, part_of
 from vadis.video.isolated.pool import Decoders
@@ -62,8 +61,8 @@ def classify(
     Raise VideoError if the file cannot be labelled (``code`` says why), UsageError for a segment, window, stride,
     top_k or part that cannot be, DeviceError if memory does not suffice.
     """
-    part = part_of(start, end)
-    options = _options(model, segment, window, stride, top_k=top_k, flip=flip, progress=progress, part=part)
+    part, model = part_of(start, end), given_or_loaded(model)
+    options = ClassifyOptions.of(model, segment, window, stride, top_k=top_k, flip=flip, progress=progress, part=part)
     with Decoders() as decoders:
         begin = partial(LocalVideo, model=options.model, decoders=decoders, part=part)
         ((_, _, outcome),) = map_videos([path], begin, options.label, options.model, jobs=1)
@@ -92,8 +91,8 @@ def classify_many(
     works on one video, the next ones are decoded, and their first flow is computed: ``jobs`` videos are open at once,
     and as many paths taken. None and 0: one per processor, 4 at most (16 for a GPU).
     """
-    part = part_of(start, end)
-    options = _options(model, segment, window, stride, top_k=top_k, flip=flip, progress=progress, part=part)
+    part, model = part_of(start, end), given_or_loaded(model)
+    options = ClassifyOptions.of(model, segment, window, stride, top_k=top_k, flip=flip, progress=progress, part=part)
     yield from label_videos(paths, options, jobs=jobs)
 
 
@@ -109,6 +108,14 @@ class ClassifyOptions:
     progress: Callable[[Progress], None] | None = None
     labels: str | None = None  # only those like this are told (``vadis.results.is_like``)
     part: Part | None = None  # of every video; None: all of it
+
+    @classmethod
+    def of(
+        cls, model: Model, segment: float | None, window: int | None, stride: int | None, **others: Any
+    ) -> "ClassifyOptions":
+        """Return the options, with the length of segments by default that the model has."""
+        segment = model.card.segment_seconds if segment is None else segment
+        return cls(model, Sliding(segment, window, stride), **others)
 
     def __post_init__(self) -> None:
         self.sliding.check(self.model.card, self.batch_size)
@@ -140,14 +147,6 @@ class ClassifyOptions:
         fields = record_fields(video, model, sliding)
         fields |= {"source_bytes": video.stamp.num_bytes, "source_mtime": video.stamp.mtime, "part": self.part}
         return VideoResult(**fields, **said)
-
-
-def _options(
-    model: Model | AnyPath, segment: float | None, window: int | None, stride: int | None, **others: Any
-) -> ClassifyOptions:
-    model = given_or_loaded(model)
-    segment = model.card.segment_seconds if segment is None else segment
-    return ClassifyOptions(model, Sliding(segment, window, stride), **others)
 
 
 def label_videos(

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from vadis.device import Cores, NoMemoryError, cpu_count, memory_bytes
 from vadis.errors import UsageError, VideoError
-from vadis.flow.video_flow import FirstFlow, Frames, with_flow
+from vadis.flow.store import FirstFlow, Frames, with_flow
 from vadis.models import BOTH, Model
 from vadis.preprocessing import CROPS, Clip, centre_crop
 from vadis.results import Part
@@ -42,11 +42,6 @@ RETRY_SECONDS = (0.1, 0.5, 2.0)  # before a video is tried again whose disk fail
 def chunk_frames(device: torch.device) -> int:
     """Return how many frames a clip has."""
     return 128 if device.type == "cuda" else CHUNK_FRAMES
-
-
-def clips_ahead(device: torch.device) -> int:
-    """Return how many clips wait for the network, beside the one that is prepared; a card outpaces decoding."""
-    return 2 if device.type == "cuda" else 1
 
 
 _log = logging.getLogger(__name__)
@@ -135,7 +130,8 @@ class LocalVideo:
         self._part = (start_frame, max_frames)
         opened = decoders.open if sampling.is_grid else partial(decoders.open_source, size=sampling.resize)
         self._opened = opened(path, listed=listed, start_frame=start_frame, max_frames=max_frames, part=part)
-        self._ahead = Prefetcher(self._prepare, clips_ahead(model.device), self._opened.cancel)
+        waiting = 2 if model.device.type == "cuda" else 1  # clips beside the one in work; a card outpaces decoding
+        self._ahead = Prefetcher(self._prepare, waiting, self._opened.cancel)
 
     @property
     def facts(self) -> VideoFacts:
@@ -250,55 +246,46 @@ def map_videos(
     On processors each core takes a video, in a thread; while there are fewer videos than cores, they share them. A
     video is begun again on the CPU where memory runs out on a device that nobody asked for, or if its disk failed.
     """
-    limits = [num_jobs(jobs, model.device)]
-    cores = torch.get_num_threads()
-    threads = min(cores, limits[0]) if model.device.type == "cpu" else 1
+    most, num_cores = num_jobs(jobs, model.device), torch.get_num_threads()
+    threads, cores = min(num_cores, most) if model.device.type == "cpu" else 1, Cores(num_cores)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="network") if threads > 1 else None
-    start = partial(_Job, begin=begin, work=work, model=model, pool=pool, cores=Cores(cores))
+
+    def start(item: Item) -> _Job[Video, Result]:
+        job = _Job(partial(begin, item), work, model)
+        if pool is not None:
+            job.result = pool.submit(cores.shared()(job.result)).result
+        return job
+
+    is_short = False
     try:
-        with closing(prefetch(start, items, lambda: limits[-1])) as started:
+        with closing(prefetch(start, items, lambda: most)) as started:
             for item, job in started:
                 video, outcome = job.result()
-                if isinstance(outcome, DecoderKilled) and limits[-1] > 1:
-                    if len(limits) == 1:
+                if isinstance(outcome, DecoderKilled) and most > 1:
+                    most = (most + 1) // 2
+                    if not is_short:
                         short = "a decoder process was killed, probably for lack of memory"
                         _log.warning("%s: fewer videos are read at once", short)
-                    limits.append((limits[-1] + 1) // 2)
+                    is_short = True
                 yield item, video, outcome
     finally:
         if pool is not None:
             pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(cores)  # for threads that begin later, too
+            torch.set_num_threads(num_cores)  # for threads that begin later, too
 
 
-class _Job(Generic[Item, Video, Result]):
-    """A video and the work on it: in a thread of ``pool``, or without one in the thread that wants the result."""
+class _Job(Generic[Video, Result]):
+    """A video and the work on it: ``result`` gives what that makes of it, and the video of the last attempt."""
 
-    def __init__(
-        self,
-        item: Item,
-        begin: Callable[[Item], Video],
-        work: Callable[[Video], Result],
-        model: Model,
-        pool: ThreadPoolExecutor | None,
-        cores: Cores,
-    ) -> None:
-        self._begin, self._work, self._model, self._cores = partial(begin, item), work, model, cores
-        self._video, self._is_closed = self._begin(), False
-        self._future = pool.submit(self._run_on_share) if pool is not None else None
-
-    def result(self) -> tuple[Video, Result | VideoError]:
-        """Return what the work makes of the video, begun again where that helps, and the video of the last attempt."""
-        return self._future.result() if self._future is not None else self._run()
+    def __init__(self, begin: Callable[[], Video], work: Callable[[Video], Result], model: Model) -> None:
+        self._begin, self._work, self._model = begin, work, model
+        self._video, self._is_closed = begin(), False
+        self.result = self._run
 
     def close(self) -> None:
         """End the work as soon as that can be; its result is not wanted any more, or is there."""
         self._is_closed = True
         self._video.close()
-
-    def _run_on_share(self) -> tuple[Video, Result | VideoError]:
-        with self._cores.shared():
-            return self._run()
 
     def _run(self) -> tuple[Video, Result | VideoError]:
         waits, model = list(RETRY_SECONDS), self._model

@@ -164,7 +164,7 @@ def write_flow_video(
 
     Arguments, what is returned and raised as for ``annotate``; VideoError ``too_short`` for a single frame.
     """
-    from vadis.flow.video_flow import with_flow
+    from vadis.flow.store import with_flow
     from vadis.video.colour import BT709
     from vadis.video.readahead import chunks
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import vadis
-from vadis.batch.results_file import LastResults
+from vadis.batch import LastResults
 from vadis.errors import VIDEO_ERROR_CODES, UsageError, VideoError, advice
 from vadis.files import write_atomic, write_file
 from vadis.formats import visible
@@ -33,6 +33,7 @@ from vadis.video.metadata import FLAGS
 from vadis.video.timegrid import GRID_FPS
 
 MAX_LABELS = 5  # of a video; records may have more
+MAX_PICTURES = 10_000  # of a page, some 40 MB
 
 HEIGHT = 108  # pixels of a picture; shown at about two thirds of that, so that it is sharp on dense screens too
 WIDTHS = (32, 2 * HEIGHT)  # what is wider loses its sides
@@ -45,11 +46,11 @@ Thumbnail = tuple[float, str]  # a moment of a video, in seconds, and its pictur
 
 @dataclass
 class PageSummary:
-    """What a page holds: videos, and how many of them were not found, or have fewer pictures than there could be."""
+    """What a page holds: videos, how many of them were not found, and how many pictures each has at most."""
 
+    num_thumbnails: int
     num_videos: int = 0
     not_found: int = 0
-    fewer_pictures: int = 0
     num_bytes: int = 0
 
 
@@ -60,16 +61,14 @@ def write_page(
     title: str,
     bases: Sequence[Path] = (Path(),),
     num_thumbnails: int = 4,
-    max_thumbnail_bytes: int = 32_000_000,
     progress: Callable[[str], None] = lambda path: None,
 ) -> PageSummary:
     """Write the page of ``results``, whole or not at all; raise UsageError for what is no record, and OSError.
 
-    Relative paths of records begin in one of ``bases``. Each video has ``num_thumbnails`` pictures at most; each may
-    take an equal share of ``max_thumbnail_bytes``, and what those before it left over. ``progress`` is called with the
-    path of each video before its pictures are taken.
+    Relative paths of records begin in one of ``bases``. Each video has ``num_thumbnails`` pictures at most, fewer where
+    they would be more than ``MAX_PICTURES``. ``progress`` is called with the path of each video before these are taken.
     """
-    written, bytes_left, num_videos = PageSummary(), max_thumbnail_bytes, len(results.paths)
+    written = PageSummary(min(num_thumbnails, MAX_PICTURES // max(1, len(results.paths))))
     labels, models = TextIndex(), TextIndex()
     scripts = read_assets("data.js", "timeline.js", "player.js", "cards.js", "report.js")
     style, script = read_assets("colours.css", "report.css"), '"use strict";\n(() => {\n' + scripts + "})();\n"
@@ -86,10 +85,7 @@ def write_page(
             if place is None:
                 written.not_found += 1
             else:
-                share = bytes_left // (num_videos - written.num_videos)
-                pictures, is_cut = thumbnails(decoders, place, result, num_thumbnails, share)
-                bytes_left -= sum(len(jpeg) for _, jpeg in pictures)
-                written.fewer_pictures += is_cut
+                pictures = thumbnails(decoders, place, result, written.num_thumbnails)
                 added = {"url": url_of(place, path), "pictures": pictures}
             values = {**_entry(result, labels, models), **added}
             kept = {name: value for name, value in values.items() if value not in (None, [], ())}
@@ -179,10 +175,8 @@ def url_of(place: str, page: Path) -> str:
     return "./" + quote(os.fsencode(relative))  # a name such as "javascript:…" is a name
 
 
-def thumbnails(
-    decoders: Decoders, place: str, result: VideoResult, count: int, max_bytes: int
-) -> tuple[list[Thumbnail], bool]:
-    """Return pictures of a labelled video's moments, and whether ``max_bytes`` were too few for all of them."""
+def thumbnails(decoders: Decoders, place: str, result: VideoResult, count: int) -> list[Thumbnail]:
+    """Return pictures of a labelled video's moments, in their order, as far as it can be read."""
     taken: list[Thumbnail] = []
     first = 0.0 if result.part else result.span[0]  # frame of the file
     for seconds in moments(result, count):
@@ -192,11 +186,8 @@ def thumbnails(
                 content = base64.b64encode(jpeg(next(iter(video)).pixels)).decode("ascii")
         except (VideoError, StopIteration):
             break
-        max_bytes -= len(content)
-        if max_bytes < 0:
-            return sorted(taken), True
         taken.append((seconds, content))
-    return sorted(taken), False
+    return sorted(taken)
 
 
 def moments(result: VideoResult, count: int) -> list[float]:

@@ -203,27 +203,15 @@ def _is_mpegts_cut(file: BinaryIO, size: int) -> bool:
 
 
 def _is_matroska_cut(file: BinaryIO, size: int) -> bool:
-    """The segment that follows the header states its size, unless it was recorded live."""
-    at = 0
-    for _ in range(MAX_BOXES):
-        file.seek(at)
-        head = file.read(12)
-        element, _, middle = matroska_number(head, 0)
-        _, length, end = matroska_number(head, middle)
-        is_segment, is_live = element == 0x18538067, length == (1 << 7 * (end - middle)) - 1
-        if len(head) <= middle or not head[0] or not head[middle] or (is_segment and is_live):
-            return False
-        at += end + length
-        if is_segment or at >= size:
-            return at > size
-    return False
-
-
-def matroska_number(content: bytes, at: int) -> tuple[int, int, int]:
-    """Return a number whose leading zero bits count its further bytes, with and without the first 1, and its end."""
-    length = max(1, 9 - content[at].bit_length()) if at < len(content) else 1
-    number = int.from_bytes(content[at : at + length], "big")
-    return number, number & ((1 << 7 * length) - 1), at + length
+    """The segment that follows the header states its size, unless it was recorded live: then all bits of it are set."""
+    head = file.read(HEAD_BYTES)
+    sizes = head.partition(b"\x18\x53\x80\x67")[2]
+    num_bytes = 9 - sizes[0].bit_length() if sizes else 9  # its first bit that is set tells
+    if num_bytes > min(8, len(sizes)):
+        return False
+    most = (1 << 7 * num_bytes) - 1
+    length = int.from_bytes(sizes[:num_bytes], "big") & most
+    return length != most and len(head) - len(sizes) + num_bytes + length > size
 
 
 def mpegts_packet_bytes(head: bytes) -> int | None:

@@ -49,12 +49,12 @@ class Header:
         self.sample_aspect_ratio = stream.sample_aspect_ratio  # width of a pixel by its height
         self.num_video_streams = len(_video_streams(container))
         self.is_sequential = name == "avi"  # frames at a constant rate, and no timestamps
-        self.crop = container_crop(name, stream)
+        self.crop = container_crop(container, stream)
         self._clock_may_restart = bool(container.format.flags & 0x0200)  # AVFMT_TS_DISCONT in FFmpeg's avformat.h
         self.is_cut_short = is_cut_short(path, name)
         self._time_base = stream.time_base or 1 / _DEFAULT_FPS  # seconds per tick of the timestamps
-        rates = (rate for rate in (stream.average_rate, stream.guessed_rate) if rate)
-        self.fps = next((rate for rate in rates if Fraction(1, 3600) <= rate <= 1000), None)
+        rates = (stream.average_rate, stream.guessed_rate)
+        self.fps = next((rate for rate in rates if rate and Fraction(1, 3600) <= rate <= 1000), None)
         self.interval = 1 / (self.fps or _DEFAULT_FPS)  # nominal seconds from frame to frame
         # Of all streams together: when the first begins, from where players count, and seconds until the last ends.
         self._start = None if container.start_time is None else container.start_time * _MICROSECOND
@@ -261,13 +261,21 @@ class Decoder:
     def _decoded(self) -> Iterator[av.VideoFrame]:
         lost_seconds = Fraction(0)  # without a frame, because packets failed
         for packet in self._packets():
-            frames = self._decode(packet)
-            if frames is None:
+            try:
+                frames = self._stream.decode(packet)
+            except Exception as error:  # damaged files raise nearly anything
+                if failure := memory_refusal(error):
+                    raise failure from error
+                self.num_failed += 1
+                self._since_failure = 0
+                if packet is not None and packet.size and self.clock.stored:
+                    self.clock.stored.pop()
                 lost_seconds += min(self.header.interval, _LONGEST_LOSS_SECONDS)
                 if lost_seconds > MAX_LOST_SECONDS:
                     self.gave_up = True
                     return
                 continue
+            self._pixel_aspect.mark(frames, packet)
             for frame in frames:
                 lost_seconds = Fraction(0)
                 self.num_frames += 1
@@ -313,20 +321,6 @@ class Decoder:
             self.num_discarded += packet.is_discard
             self.clock.stored.append(packet.dts)
         return is_ours and (packet.size > 0 or start is None)
-
-    def _decode(self, packet: "av.Packet[Any] | None") -> list[av.VideoFrame] | None:
-        try:
-            frames = self._stream.decode(packet)
-        except Exception as error:  # damaged files raise nearly anything
-            if failure := memory_refusal(error):
-                raise failure from error
-            self.num_failed += 1
-            self._since_failure = 0
-            if packet is not None and packet.size and self.clock.stored:
-                self.clock.stored.pop()
-            return None
-        self._pixel_aspect.mark(frames, packet)
-        return frames
 
 
 def _by_timestamp(frames: list[av.VideoFrame]) -> list[av.VideoFrame]:

@@ -3,9 +3,9 @@
 What codecs crop, decoders crop; what Matroska (PixelCrop) and MP4 (clean aperture) crop, FFmpeg leaves to its caller.
 """
 
-import io
+import re
 import struct
-from collections.abc import Iterator
+import threading
 from contextlib import suppress
 from fractions import Fraction
 from functools import partial
@@ -13,50 +13,33 @@ from math import floor
 from typing import Any, NamedTuple, cast
 
 import av
+import av.logging
 import numpy as np
 from av.buffer import Buffer
+from av.container import InputContainer
 
 from vadis.errors import VideoError
 from vadis.video.colour import ColourConverter, Colours, written_colours
-from vadis.video.container import matroska_number
-from vadis.video.metadata import LONGEST_SIDE, MP4, SHORT_SIDE, Picture
+from vadis.video.metadata import LONGEST_SIDE, SHORT_SIDE, Picture
 
 _LARGEST_ASPECT = Fraction(4)  # of a pixel; the widest in use, anamorphic DV and DVD, are below 1.5, stacked 3D at 2
 _SAME_SHARE = Fraction(1, 100)  # of a side: sizes that differ by less come from rounding, and are made equal
 _WITH_LUMINANCE = ("gray", "yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p")
 
-# Elements of Matroska (RFC 9559), by their numbers: Segment, Tracks, TrackEntry and Video, and those of PixelCrop.
-_NESTED = (0x18538067, 0x1654AE6B, 0xAE, 0xE0)
-_PIXEL_CROP = {0x54BB: "top", 0x54AA: "bottom", 0x54CC: "left", 0x54DD: "right"}
+_LOGGING = threading.Lock()  # of PyAV, which is the same for all threads
 
 
-def container_crop(format_name: str, stream: av.VideoStream) -> dict[str, int]:
-    """Return the pixels that the container crops off, by side, as FFmpeg writes them into a header of Matroska."""
-    if format_name not in (MP4, "matroska,webm"):
-        return {}
-    header = io.BytesIO()
-    try:
-        with av.open(header, "w", format="matroska") as container:
-            container.add_stream_from_template(stream)
-            container.start_encoding()
-            written = header.getvalue()
-    except Exception:  # noqa: BLE001 (a codec that Matroska does not take, which raises nearly anything)
-        return {}
-    return {_PIXEL_CROP[element]: value for element, value in _leaves(written) if element in _PIXEL_CROP}
-
-
-def _leaves(content: bytes) -> Iterator[tuple[int, int]]:
-    """Yield the elements of Matroska that hold no others, within those of ``_NESTED``, each value read as a number."""
-    at = 0
-    while at < len(content):
-        element, _, at = matroska_number(content, at)
-        _, length, at = matroska_number(content, at)
-        inside = content[at : at + length]  # a segment that is being written states a length beyond its end
-        if element in _NESTED:
-            yield from _leaves(inside)
-        else:
-            yield element, int.from_bytes(inside[:8], "big")
-        at += length
+def container_crop(container: InputContainer, stream: av.VideoStream) -> dict[str, int]:
+    """Return the pixels that the container crops off, by side, of which PyAV has only FFmpeg's words."""
+    with _LOGGING:
+        av.logging.set_level(av.logging.INFO)
+        try:
+            words = container.dumps_format()  # type: ignore[attr-defined]
+        finally:
+            av.logging.set_level(None)
+    own = re.split(rf"Stream #0:{stream.index}\b", words)[-1].partition("Stream #")[0]
+    sides = re.search(r"Frame Cropping: (\d+)/(\d+)/(\d+)/(\d+)", own)
+    return {} if sides is None else dict(zip(("left", "right", "top", "bottom"), map(int, sides.groups()), strict=True))
 
 
 class Cropper:

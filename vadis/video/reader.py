@@ -1,8 +1,12 @@
-"""From a video file to upright RGB frames on the 25 fps grid. The only place that opens files with FFmpeg, which by
-itself would follow playlists to other files or hosts, and take a name with ``%d`` for numbered pictures."""
+"""From a video file to upright RGB frames on the 25 fps grid; and from folders of numbered pictures.
+
+The only place that opens files with FFmpeg, which by itself would follow playlists to other files or hosts, and take a
+name with ``%d`` for numbered pictures.
+"""
 
 import io
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from fractions import Fraction
@@ -10,27 +14,27 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import av
+import numpy as np
 
 from vadis.errors import VideoError
 from vadis.results import Part
-from vadis.video.container import FFMPEG_FORMATS, from_root, refusal, regular_file
+from vadis.video.container import FFMPEG_FORMATS, from_root, os_refusal, refusal, regular_file
 from vadis.video.decoding import Decoder, best_stream
 from vadis.video.isolated.sandbox import memory_refusal
-from vadis.video.metadata import FLAGS, PARTIAL_FLAGS, AnyPath, GridFrame, Limits, SourceFrame, VideoFacts
+from vadis.video.metadata import FLAGS, PARTIAL_FLAGS, AnyPath, GridFrame, Limits, Picture, SourceFrame, VideoFacts
 from vadis.video.picture import SCALERS, GrayPlane, Scaler
-from vadis.video.pictures import PictureFolder
-from vadis.video.sources import stamp
+from vadis.video.sources import picture_names, stamp
 from vadis.video.timegrid import GRID_FPS, frames_of, grid_length, grid_points
 
 # How far FFmpeg looks for sound that begins late: 10 minutes, and as many bytes as a disk reads in a second or so
 _UNTIL_SOUND = {"analyzeduration": "600000000", "probesize": str(256 << 20)}
+_PILLOW_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")  # those of ``PICTURE_EXTENSIONS``
 
 
 class Packets(NamedTuple):
-    """Coded packets of a stream of pictures and of sound; ``zero_seconds`` is the start of the file by their clock."""
+    """Streams, that of pictures first, and their coded packets; ``zero_seconds`` is the file's start by their clock."""
 
-    pictures: av.VideoStream
-    sound: list[av.AudioStream]
+    streams: list[Any]
     packets: "Iterator[av.Packet[Any]]"
     zero_seconds: Fraction
 
@@ -39,7 +43,8 @@ class Video:
     """A video of at least one frame, open for reading, once.
 
     ``size`` is the (width, height) of every frame of the grid, ``expected_num_frames`` how many the header promises,
-    ``pixel_aspect`` the width of an upright pixel by its height, 1 where that is unknown or not plausible.
+    ``pixel_aspect`` the width of an upright pixel by its height, 1 where that is unknown or not plausible, and
+    ``start_seconds`` when the first frame is shown by the clock of sound and pictures, None where there is none.
     """
 
     def __init__(self, decoder: Decoder, limits: Limits, scaler: Callable[..., Scaler | GrayPlane]) -> None:
@@ -51,6 +56,7 @@ class Video:
             raise decoder.no_frames()
         self._held, self._held_seconds = first
         self._scaler = scaler(self._held, self._header.sample_aspect_ratio, self._header.crop)
+        self.start_seconds = self._clock.start_seconds
         self._duration: Fraction | None = None
         self._length: int | None = None
         self.size, self.colours = self._scaler.size, self._scaler.colours
@@ -102,11 +108,6 @@ class Video:
         self._duration, self._length = end, grid_length(end)
 
     @property
-    def start_seconds(self) -> Fraction | None:
-        """When the first frame is shown by the clock that sound and pictures share; None where there is none."""
-        return self._clock.start_seconds
-
-    @property
     def first_seconds(self) -> Fraction:
         """When the first frame is shown after the start of the file, as players count."""
         return self._header.first_seconds(self._clock.start_seconds)
@@ -141,6 +142,63 @@ class Video:
         end = self._clock.end(last.duration)
         self._limits.check_length(end)
         return end
+
+
+class PictureFolder:
+    """A folder of pictures, open for reading, once: what ``Video`` has that ``source_frames`` belongs to.
+
+    Files of pictures have no times: ``source_frames`` shows 25 per second.
+    """
+
+    expected_num_frames = start_seconds = colours = None
+    first_seconds, pixel_aspect, start_frame = Fraction(0), Fraction(1), 0
+
+    def __init__(self, folder: str, limits: Limits) -> None:
+        self._folder, self._limits = folder, limits
+        try:
+            self._names = picture_names(folder)
+        except OSError as error:
+            raise os_refusal(error, what="the folder") from error
+        if not self._names:
+            raise VideoError("no_frames", "the folder holds no pictures")
+        limits.check_length(num_frames=len(self._names))
+        self._num_read = 0
+        height, width = self._read(self._names[0]).shape[:2]
+        self.size = width, height
+
+    @property
+    def facts(self) -> VideoFacts:
+        """What is known by now."""
+        count = len(self._names)
+        return VideoFacts(None, self.size, 0, None, count, self._num_read, None, "ok", ())
+
+    def source_frames(self, start: int = 0) -> Iterator[SourceFrame]:
+        """Yield the pictures from number ``start`` on; raise VideoError for one that is no whole picture."""
+        for number, name in enumerate(self._names[start:], start):
+            pixels = self._read(name)
+            if pixels.shape[1::-1] != self.size:
+                raise VideoError("decode_failed", f"{name} has another size than the first picture")
+            self._num_read += 1
+            yield SourceFrame(pixels, Fraction(number, GRID_FPS), Fraction(1, GRID_FPS), None)
+
+    def _read(self, name: str) -> Picture:
+        from PIL import Image, UnidentifiedImageError
+
+        path = os.path.join(self._folder, name)  # noqa: PTH118
+        try:
+            if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
+                raise VideoError("not_a_regular_file", f"{name} is not a regular file")
+            with Image.open(path, formats=_PILLOW_FORMATS) as image:
+                self._limits.check_pixels(*image.size)
+                if image.mode.startswith(("I", "F")):
+                    raise VideoError("decode_failed", f"{name} has more than 8 bits per channel")
+                return np.asarray(image.convert("RGB"))
+        except UnidentifiedImageError as error:
+            raise VideoError("decode_failed", f"{name} is not a picture that can be read") from error
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            if isinstance(error, OSError) and error.errno:
+                raise os_refusal(error, what=name) from error
+            raise VideoError("truncated_or_incomplete", f"{name} is cut short or damaged") from error
 
 
 @contextmanager
@@ -182,11 +240,6 @@ def open_video(
                 return
 
 
-def open_gray(path: AnyPath, *, start_frame: int = 0) -> AbstractContextManager[Video]:
-    """Open a video whose luminance is data: frames uint8 (H, W), as they are coded, not scaled."""
-    return open_video(path, start_frame=start_frame, scaler=GrayPlane)
-
-
 def open_source(
     path: AnyPath,
     *,
@@ -205,33 +258,24 @@ def open_source(
 
 
 @contextmanager
-def open_sound(
-    path: AnyPath, *, limits: Limits | None = None
-) -> "Iterator[tuple[tuple[av.AudioStream, ...], Iterator[av.Packet[Any]]]]":
-    """Yield the streams of a video's sound, if any, and their coded packets in the order of the file, up to damage."""
-    name = os.fspath(path)
-    regular_file(name, listed=False)
-    with _open(name, limits or Limits.of_environment(), **_UNTIL_SOUND) as container:
-        # PyAV gives no codec context where FFmpeg has no decoder; to touch such a stream's codec crashes.
-        streams = tuple(stream for stream in container.streams.audio if stream.codec_context is not None)
-        yield streams, _with_times(container.demux(*streams) if streams else iter(()))
-
-
-@contextmanager
 def open_packets(
-    path: AnyPath, start: float, *, limits: Limits | None = None, sound: bool = True
-) -> "Iterator[Packets]":
-    """Yield the best stream of pictures and the sound with their coded packets, from before ``start`` seconds on.
+    path: AnyPath, *, limits: Limits | None = None, start: float | None = None, sound: bool = True
+) -> Iterator[Packets]:
+    """Yield the coded packets of a video's sound, if any, in the order of the file, up to damage.
 
-    The first is of a picture that stands alone: the last before ``start`` that has a place in the file's index.
+    With a ``start`` those of its pictures too, from before so many seconds on. The first is of a picture that stands
+    alone: the last before ``start`` that has a place in the file's index.
     """
     name = os.fspath(path)
     regular_file(name, listed=False)
-    with _open(name, limits or Limits.of_environment()) as container:
-        pictures, zero = best_stream(name, container), container.start_time or 0  # in microseconds
+    with _open(name, limits or Limits.of_environment(), **(_UNTIL_SOUND if start is None else {})) as container:
+        # PyAV gives no codec context where FFmpeg has no decoder; to touch such a stream's codec crashes.
         heard = [stream for stream in container.streams.audio if stream.codec_context is not None] if sound else []
-        container.seek(zero + round(start * 1e6))
-        yield Packets(pictures, heard, _with_times(container.demux(pictures, *heard)), Fraction(zero, 1_000_000))
+        zero, streams = container.start_time or 0, heard if start is None else [best_stream(name, container), *heard]
+        if start is not None:
+            container.seek(zero + round(start * 1e6))  # in microseconds
+        packets = container.demux(*streams) if streams else iter(())
+        yield Packets(streams, _with_times(packets), Fraction(zero, 1_000_000))
 
 
 def _with_times(packets: "Iterator[av.Packet[Any]]") -> "Iterator[av.Packet[Any]]":

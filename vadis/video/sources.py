@@ -19,7 +19,6 @@ from vadis.parsing import decode, is_text
 from vadis.results import printable
 from vadis.video.container import HEAD_BYTES, is_container, is_ogg_without_video, os_refusal, read_part, regular_file
 from vadis.video.metadata import AnyPath
-from vadis.video.pictures import picture_names
 
 VIDEO_EXTENSIONS = (
     *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".f4v", ".mj2"),
@@ -32,6 +31,8 @@ VIDEO_EXTENSIONS = (
 _IS_SOMETHING_ELSE = {".ts": is_text, ".mts": is_text, ".ogg": is_ogg_without_video}
 
 ARRAY_EXTENSIONS = (".npy", ".npz")
+
+PICTURE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 REMOTE_SCHEMES = ("s3", "gs", "https")
 """Where videos can be fetched from, if that is asked for."""
@@ -62,6 +63,16 @@ def stamp(*paths: str) -> Stamp:
         return Stamp(None, None)
     seconds, nanoseconds = divmod(latest, 10**9)  # before 1970: -0.5 s is -1 and 500000000
     return Stamp(sum(each.st_size for each in found), f"{seconds}.{nanoseconds:09}")
+
+
+def picture_names(folder: str) -> list[str]:
+    """Return the pictures in a folder in natural order, 2.png before 10.png; raise OSError."""
+    names = [name for name in os.listdir(folder) if name.lower().endswith(PICTURE_EXTENSIONS) and name[0] != "."]  # noqa: PTH208
+
+    def parts(name: str) -> list[str | int]:
+        return [int(part) if at % 2 else part for at, part in enumerate(re.split(r"([0-9]+)", name))]  # text, numbers
+
+    return sorted(names, key=lambda name: (parts(name), name))
 
 
 def remote_scheme(path: str) -> str | None:

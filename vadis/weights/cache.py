@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import platformdirs
@@ -36,6 +36,11 @@ FileProgress = Callable[[int, int | None], None]  # bytes done, bytes in all
 
 SIZE_CAP = 256 << 20  # bytes, of a file whose size was not published: a sample array has at most 95 MB
 CHUNK_BYTES = 1 << 18
+# How long to wait, in seconds; ``network_patience`` is a factor of all but the pauses.
+ANSWER_SECONDS = 5.0  # for one host, from name resolution to the first line of its answer
+FIRST_ANSWER_SECONDS = 9.0  # for all hosts and tries, while none has ever answered: the net is not there
+STALL_SECONDS = 20.0  # without MIN_BYTES_PER_SECOND
+PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0)  # before each of the five rounds
 MIN_BYTES_PER_SECOND = 1024  # slower than an early modem is a stalled transfer
 MAY_PASS = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses after which asking again may help
 
@@ -121,22 +126,6 @@ class HTTPError(Exception):
     """A host answered, and asking again would give the same."""
 
 
-class Patience(NamedTuple):
-    """How long to wait, in seconds."""
-
-    answer: float = 5.0  # one host, from name resolution to the first line of its answer
-    first_answer: float = 9.0  # all hosts and tries, while none has ever answered: the net is not there
-    stall: float = 20.0  # without MIN_BYTES_PER_SECOND
-    pauses: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 4.0)  # before each of the five rounds
-
-    def times(self, factor: float) -> "Patience":
-        """Return the same with every wait for a host longer."""
-        return Patience(self.answer * factor, self.first_answer * factor, self.stall * factor, self.pauses)
-
-
-DEFAULT_PATIENCE = Patience()
-
-
 def is_offline() -> bool:
     """Return whether ``VADIS_OFFLINE`` asks for no connections."""
     return os.environ.get("VADIS_OFFLINE", "").strip().lower() not in ("", "0", "false", "no", "off")
@@ -209,17 +198,16 @@ def _has_published_content(path: Path, file: RemoteFile) -> bool:
 
 def _fetch(file: RemoteFile, stream: BinaryIO, report: FileProgress) -> str | None:
     """Fill ``stream`` with the published content, in up to five rounds over all hosts; or return why no host has it."""
-    patience = DEFAULT_PATIENCE.times(network_patience())
-    urls, reasons = _urls(file), dict[str, str]()
-    give_up = time.monotonic() + patience.first_answer  # unless a host has answered
-    for number, pause in enumerate(patience.pauses):
+    urls, reasons, patience = _urls(file), dict[str, str](), network_patience()
+    give_up = time.monotonic() + FIRST_ANSWER_SECONDS * patience  # unless a host has answered
+    for number, pause in enumerate(PAUSES):
         if not urls or (number == 2 and give_up < math.inf):  # no use in going on: no name resolves, nobody listens
             break
         time.sleep(max(0.0, min(pause, give_up - time.monotonic())))
         for url in list(urls):
-            seconds = min(patience.answer, give_up - time.monotonic())
+            seconds = min(ANSWER_SECONDS * patience, give_up - time.monotonic())
             try:
-                _receive(file, url, stream, seconds, patience.stall, report)
+                _receive(file, url, stream, seconds, STALL_SECONDS * patience, report)
                 return None
             except NoAnswerError as error:
                 reasons.setdefault(url, str(error))

@@ -64,11 +64,7 @@ class RemoteFile(NamedTuple):
         return {"git_blob": self.git_blob} if self.git_blob else {"sha256_prefix": self.sha256_prefix}
 
 
-class Accuracy(NamedTuple):
-    """Top-1 and top-5, in percent."""
-
-    top1: float
-    top5: float
+Accuracies = dict[str, tuple[float, float]]  # by stream, and "both": top-1 and top-5, in percent
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,7 @@ class PublishedModel:
 
     checkpoints: dict[str, tuple[RemoteFile, ...]]  # by stream; first what ``convert`` takes: an index, then the data
     labels: str  # a key of labels.PUBLISHED_LISTS
-    accuracy: dict[str, Accuracy] = field(default_factory=dict)  # by stream, and "both"
+    accuracy: Accuracies = field(default_factory=dict)
     tensor_hashes: dict[str, str] = field(default_factory=dict)  # by stream, of DeepMind's: ``load.tensor_hash``
     sample_outputs: str | None = None  # which of the published outputs on the sample are this model's
     licence: str = "Apache-2.0"
@@ -123,7 +119,7 @@ WEIGHTS: dict[str, PublishedModel] = {
     "i3d-kinetics400": PublishedModel(
         checkpoints={"rgb": _checkpoint("rgb_imagenet"), "flow": _checkpoint("flow_imagenet")},
         labels="kinetics400",
-        accuracy={"rgb": Accuracy(71.1, 89.3), "flow": Accuracy(63.4, 84.9), "both": Accuracy(74.2, 91.3)},
+        accuracy={"rgb": (71.1, 89.3), "flow": (63.4, 84.9), "both": (74.2, 91.3)},
         tensor_hashes={
             "rgb": "3ec1ff48690c5162d635176732d6135d79788c6639c99ab2153a0623ee63e21e",
             "flow": "30c885edc201cdb24a5a9e3de5d0100baec4ca4369cb4c0edba680445fd67ecc",
@@ -133,7 +129,7 @@ WEIGHTS: dict[str, PublishedModel] = {
     "i3d-kinetics400-scratch": PublishedModel(
         checkpoints={"rgb": _checkpoint("rgb_scratch"), "flow": _checkpoint("flow_scratch")},
         labels="kinetics400",
-        accuracy={"rgb": Accuracy(68.4, 88.0), "flow": Accuracy(61.5, 83.4), "both": Accuracy(71.6, 90.0)},
+        accuracy={"rgb": (68.4, 88.0), "flow": (61.5, 83.4), "both": (71.6, 90.0)},
         tensor_hashes={
             "rgb": "c2059b3e0d70bf4aae6b4ace2633c14eec0cd21f07f286da05201f19ed6c0e30",
             "flow": "d9d69fbf5992254bc160050355256f75bfc65e56bfef7b8629df71e52f1ed312",
@@ -176,7 +172,7 @@ class ShippedModel(NamedTuple):
     """A model whose file lies in the package itself: nothing to download."""
 
     path: Path
-    accuracy: dict[str, Accuracy]  # as of ``PublishedModel``
+    accuracy: Accuracies
 
 
 _FOLDER = Path(__file__).with_name("shipped")

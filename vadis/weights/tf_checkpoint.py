@@ -119,12 +119,8 @@ def _table_entries(content: bytes) -> Iterator[tuple[bytes, bytes]]:
     _require(len(footer) == FOOTER_BYTES and footer.endswith(MAGIC), "it does not end with the magic number of a table")
     handles = _Bytes(footer[: -len(MAGIC)])
     handles.varint(), handles.varint()  # the meta-index: nothing in it matters here
-    previous: bytes | None = None
     for _, handle in _block_entries(_block(content, handles)):
-        for key, value in _block_entries(_block(content, _Bytes(handle))):
-            _require(previous is None or key > previous, "its keys are not in order")
-            previous = key
-            yield key, value
+        yield from _block_entries(_block(content, _Bytes(handle)))
 
 
 def _block(content: bytes, handle: "_Bytes") -> bytes:
@@ -140,11 +136,9 @@ def _block(content: bytes, handle: "_Bytes") -> bytes:
 
 def _block_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield a block's keys and values; a key is stored as the length it shares with the one before, and its rest."""
-    _require(len(block) >= 4, "a block is too short")
     restarts = 4 * int.from_bytes(block[-4:], "little") + 4
-    _require(restarts <= len(block), "a block has more restart points than bytes")
-    entries, key = _Bytes(block[: len(block) - restarts]), b""
-    while entries:
+    entries, key = _Bytes(block[: max(0, len(block) - restarts)]), b""
+    while entries.rest:
         shared, rest, length = entries.varint(), entries.varint(), entries.varint()
         _require(shared <= len(key), "a key shares more than there is")
         key = key[:shared] + entries.take(rest)
@@ -155,19 +149,15 @@ def _block_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 class _Bytes:
-    """A position in some bytes, going forward; reading beyond the end is damage."""
+    """Bytes that are taken from the front; taking more than there are is damage."""
 
     def __init__(self, content: bytes) -> None:
-        self.content, self.position = content, 0
-
-    def __bool__(self) -> bool:
-        return self.position < len(self.content)
+        self.rest = memoryview(content)
 
     def take(self, count: int) -> bytes:
-        taken = self.content[self.position : self.position + count]
-        _require(len(taken) == count, "it ends in the middle of an entry")
-        self.position += count
-        return taken
+        _require(count <= len(self.rest), "it ends in the middle of an entry")
+        taken, self.rest = self.rest[:count], self.rest[count:]
+        return bytes(taken)
 
     def varint(self) -> int:
         value = 0
@@ -182,9 +172,8 @@ class _Bytes:
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
     """Yield the fields of a protobuf message: number, and an integer or the bytes of what is nested."""
     reader = _Bytes(message)
-    while reader:
-        tag = reader.varint()
-        number, wire_type = tag >> 3, tag & 7
+    while reader.rest:
+        number, wire_type = divmod(reader.varint(), 8)
         if wire_type == 0:
             yield number, reader.varint()
         elif wire_type == 2:

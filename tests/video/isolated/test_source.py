@@ -61,16 +61,16 @@ def test_packets_are_those_of_the_reader(decoders, videos, name):
     def told(packet):
         return bytes(packet), packet.pts, packet.dts, packet.duration, packet.time_base
 
-    with pool.ChildSound(decoders, videos / name) as there, reader.open_sound(videos / name) as (streams, packets):
-        assert len(there.streams) == len(streams)
-        for ours, theirs in zip(there.streams, streams, strict=True):
+    with pool.ChildSound(decoders, videos / name) as there, reader.open_packets(videos / name) as here:
+        assert len(there.streams) == len(here.streams)
+        for ours, theirs in zip(there.streams, here.streams, strict=True):
             ours, theirs = ours.codec_context, theirs.codec_context
             assert (ours.name, ours.sample_rate, ours.layout.name) == (
                 theirs.name,
                 theirs.sample_rate,
                 theirs.layout.name,
             )
-        assert [told(packet) for packet in there.packets] == [told(packet) for packet in packets]
+        assert [told(packet) for packet in there.packets] == [told(packet) for packet in here.packets]
 
 
 @pytest.mark.parametrize("name", ["cut.mp4", "empty.mp4", "gone.mp4"])
@@ -81,7 +81,7 @@ def test_refusals_are_those_of_the_reader(decoders, videos, name):
         return error.value.code, error.value.message
 
     assert refusal(pool.SourceVideo(decoders, videos / name)) == refusal(reader.open_source(videos / name))
-    assert refusal(pool.ChildSound(decoders, videos / name)) == refusal(reader.open_sound(videos / name))
+    assert refusal(pool.ChildSound(decoders, videos / name)) == refusal(reader.open_packets(videos / name))
 
 
 def test_limits_are_heeded_there(videos):

@@ -1,4 +1,4 @@
-"""The program of a process that decodes videos for its parent: it reads requests and sends frames (``protocol``)."""
+"""The program of a process that decodes videos for its parent: it reads requests and sends frames (``process``)."""
 
 import io
 import os
@@ -15,10 +15,10 @@ import numpy as np
 from vadis.errors import VideoError
 from vadis.parsing import parse_json
 from vadis.results import Part
-from vadis.video.isolated import protocol, sandbox
+from vadis.video.isolated import sandbox
+from vadis.video.isolated.process import MAX_PACKET_BYTES, SAMPLE_PACKETS, error_to_json, pack_message
 from vadis.video.metadata import Limits
-from vadis.video.pictures import PictureFolder
-from vadis.video.reader import Packets, Video, open_packets, open_sound, open_source, open_video
+from vadis.video.reader import Packets, PictureFolder, Video, open_packets, open_source, open_video
 from vadis.video.timegrid import GRID_FPS, frames_of, shown_in
 
 Answer = list[bytes | memoryview]  # a packed message, then the bytes that it announces
@@ -33,7 +33,7 @@ def main(parent: int, limits: dict[str, Any]) -> None:
     output = open(os.dup(1), "wb")  # noqa: SIM115
     os.dup2(2, 1)  # whatever prints does not disturb the messages
     os.set_blocking(2, False)  # and is not held up: the parent reads it at the end
-    output.write(protocol.pack_message({"ready": sandbox.enter_sandbox(limits["max_memory_mb"])}))
+    output.write(pack_message({"ready": sandbox.enter_sandbox(limits["max_memory_mb"])}))
     try:
         output.flush()
         for request in sys.stdin.buffer:
@@ -50,12 +50,12 @@ def answers(request: dict[str, Any], limits: Limits) -> Iterator[Answer]:
     try:
         last["end"] = yield from _ANSWERS[request["what"]](request, limits)
     except VideoError as error:
-        last["error"] = protocol.error_to_json(error)
+        last["error"] = error_to_json(error)
     except MemoryError:
-        last["error"] = protocol.error_to_json(sandbox.too_much_memory(limits.max_memory_mb))
+        last["error"] = error_to_json(sandbox.too_much_memory(limits.max_memory_mb))
     if sandbox.has_used_much_memory():  # this process serves no other file
         last["worn"] = True
-    yield [protocol.pack_message(last)]
+    yield [pack_message(last)]
 
 
 def _send_grid(request: dict[str, Any], limits: Limits) -> Answers:
@@ -68,7 +68,7 @@ def _send_grid(request: dict[str, Any], limits: Limits) -> Answers:
         for _, group in groupby(frames, key=lambda frame: id(frame.pixels)):  # neighbours may show one picture
             pixels, seconds = next(group)
             count = 1 + sum(1 for _ in group)  # noqa: B031 (the rest of it)
-            yield [protocol.pack_message({"first": round(seconds * GRID_FPS), "count": count}), pixels.data]
+            yield [pack_message({"first": round(seconds * GRID_FPS), "count": count}), pixels.data]
     return vars(video.facts)
 
 
@@ -79,7 +79,7 @@ def _send_source(request: dict[str, Any], limits: Limits) -> Answers:
         yield _about(video)
         frames = islice(video.source_frames(start), most)
         for pixels, *times in frames if part is None else shown_in(frames, part, video.first_seconds):
-            yield [protocol.pack_message({"times": times}), np.ascontiguousarray(pixels).data]
+            yield [pack_message({"times": times}), np.ascontiguousarray(pixels).data]
     return vars(video.facts)
 
 
@@ -89,51 +89,50 @@ def _part(request: dict[str, Any]) -> Part | None:
 
 def _about(video: Video | PictureFolder) -> Answer:
     names = ("size", "expected_num_frames", "start_frame", "start_seconds", "first_seconds", "pixel_aspect", "colours")
-    return [protocol.pack_message({name: getattr(video, name) for name in names} | {"facts": vars(video.facts)})]
+    return [pack_message({name: getattr(video, name) for name in names} | {"facts": vars(video.facts)})]
 
 
 def _send_sound(request: dict[str, Any], limits: Limits) -> Answers:
-    with open_sound(request["path"], limits=limits) as (streams, packets):
-        first = list(islice(packets, protocol.SAMPLE_PACKETS))
+    with open_packets(request["path"], limits=limits) as (streams, packets, _):
+        first = list(islice(packets, SAMPLE_PACKETS))
         sample, not_copied = b"", list[str]()
         try:
             sample = _write_sample(streams, first) if streams else b""
         except (ValueError, av.FFmpegError):  # Matroska has no place for a codec: hardly any program plays it
             not_copied = [stream.codec_context.name for stream in streams]
-        yield [protocol.pack_message({"sample_bytes": len(sample), "not_copied": not_copied}), sample]
+        yield [pack_message({"sample_bytes": len(sample), "not_copied": not_copied}), sample]
         places = {stream.index: place for place, stream in enumerate(streams)}
         for packet in () if not_copied else chain(first, packets):
             content = _strip_adts(bytes(packet), packet.stream.codec_context.name)
             about = {"times": [packet.pts, packet.dts, packet.duration or 0], "time_base": packet.time_base}
             about |= {"stream": places[packet.stream.index], "num_bytes": len(content)}
-            if len(content) <= protocol.MAX_PACKET_BYTES:
-                yield [protocol.pack_message(about), content]
+            if len(content) <= MAX_PACKET_BYTES:
+                yield [pack_message(about), content]
     return None
 
 
 def _send_clip(request: dict[str, Any], limits: Limits) -> Answers:
     start, end = request["stretch"]
     try:
-        with open_packets(request["path"], start, limits=limits, sound=request["sound"]) as opened:
+        with open_packets(request["path"], limits=limits, start=start, sound=request["sound"]) as opened:
             content, begins = _write_clip(opened, Fraction(start), Fraction(end), request["format"])
     except (ValueError, av.FFmpegError):  # the format has no place for a codec, packets lack their times, FLV no index
         content, begins = b"", None
-    yield [protocol.pack_message({"begins": begins})]
-    for at in range(0, len(content), protocol.MAX_PACKET_BYTES):
-        piece = content[at : at + protocol.MAX_PACKET_BYTES]
-        yield [protocol.pack_message({"num_bytes": len(piece)}), piece]
+    yield [pack_message({"begins": begins})]
+    for at in range(0, len(content), MAX_PACKET_BYTES):
+        piece = content[at : at + MAX_PACKET_BYTES]
+        yield [pack_message({"num_bytes": len(piece)}), piece]
     return None
 
 
 def _write_clip(opened: Packets, start: Fraction, end: Fraction, form: str) -> tuple[bytes, float]:
     """Return a file with the packets that ``[start, end)`` needs, and when its first picture is shown."""
-    written, begins = io.BytesIO(), None
+    written, begins, pictures = io.BytesIO(), None, opened.streams[0].index
     with av.open(written, "w", format=form) as container:
-        streams = (opened.pictures, *opened.sound)
-        copies = {stream.index: container.add_stream_from_template(stream, opaque=True) for stream in streams}
+        copies = {stream.index: container.add_stream_from_template(stream, opaque=True) for stream in opened.streams}
         container.start_encoding()
         for packet in opened.packets:
-            is_picture = packet.stream.index == opened.pictures.index
+            is_picture = packet.stream.index == pictures
             dts, pts = packet.dts or 0, packet.pts or 0  # they are there
             seconds = dts * packet.time_base - opened.zero_seconds
             if begins is None and is_picture and packet.is_keyframe:

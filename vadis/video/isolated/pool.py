@@ -7,10 +7,10 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from fractions import Fraction
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import av
 import numpy as np
@@ -21,9 +21,8 @@ from vadis.results import Part
 from vadis.video import metadata
 from vadis.video.colour import Colours
 from vadis.video.container import from_root
-from vadis.video.isolated import process, protocol
-from vadis.video.isolated.process import FAILURES, Child, Watchdog
-from vadis.video.isolated.protocol import fields, require
+from vadis.video.isolated import process
+from vadis.video.isolated.process import MAX_PACKET_BYTES, SAMPLE_PACKETS, Child, Watchdog, fields, require
 from vadis.video.metadata import AnyPath, GridFrame, Limits, Picture, SourceFrame, VideoFacts
 from vadis.video.reader import sample_streams
 from vadis.video.sources import Stamp, stamp
@@ -56,35 +55,36 @@ class ChildVideo:
         self._watchdog = Watchdog(self._limits.max_wait_seconds)
         self._child: Child | None = None
         self._held = ExitStack()  # until the context is left
-        self._cancelled = self._done = self._failed = False
+        self._is_between = False  # the messages of a child that has not failed
+        self._cancelled = self._done = False
 
     def __enter__(self) -> "Self":
         """Open the file; raise VideoError, and VadisError where no process can be had that decodes it."""
         try:
             path = self._held.enter_context(self._decoders.at_hand(self._path, lambda: self._cancelled))
-            self._child = self._decoders.take()
+            self._child = child = self._decoders.take()
             if self._cancelled:
-                self._child.kill()
-            with self._watched() as child:
-                child.wait_until_ready()
-                child.watchdog = self._watchdog
-                child.send(self._request | {"path": from_root(path)})
-                self._open(child, self._receive(child))
+                child.kill()
+            child.wait_until_ready()
+            child.watchdog = self._watchdog
+            child.send(self._request | {"path": from_root(path)})
+            self._open(child, self._receive(child))
+            self._is_between = True
         except BaseException:
-            self._failed |= not self._done
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._request.get("max_frames") is not None and not (self._done or self._failed):
-            with suppress(VideoError), self._watched() as child:  # all that was asked for may have come
-                child.watchdog = Watchdog(0.5)
-                self._done = "end" in self._receive(child)
         with self._held:
-            held, self._child = self._child, None
-            if held is not None:
-                self._decoders.give_back(held, self._done and not self._failed and not self._cancelled)
+            child, self._child = self._child, None
+            if child is None:
+                return
+            if self._request.get("max_frames") is not None and self._is_between and not self._done:
+                child.watchdog = Watchdog(0.5)
+                with suppress(VideoError):  # all that was asked for may have come
+                    self._done = "end" in self._receive(child)
+            self._decoders.give_back(child, self._done and not self._cancelled)
 
     def cancel(self) -> None:
         """End the child, if it is at this video: who waits for its frames gets a VideoError instead."""
@@ -98,32 +98,28 @@ class ChildVideo:
             yield from (GridFrame(picture, i / GRID_FPS) for i in indices)
 
     def _open(self, child: Child, message: dict[str, Any]) -> None:
-        self.size, self.expected_num_frames = fields(message, size=tuple[int, int], expected_num_frames=int | None)
-        (self.start_frame,) = fields(message, start_frame=int)
+        vars(self).update(zip(_ABOUT, fields(message, **_ABOUT), strict=True))
         self._next = self.start_frame
-        kinds = {"start_seconds": Fraction | None, "first_seconds": Fraction, "pixel_aspect": Fraction}
-        self.start_seconds, self.first_seconds, self.pixel_aspect = fields(message, **kinds)
-        (colours,) = fields(message, colours=tuple[int, int, int] | None)
-        self.colours = None if colours is None else Colours(*colours)
-        self.facts = protocol.facts_from_json(message.get("facts"))
         short, long = sorted(self.size)
         is_grid_size = short == metadata.SHORT_SIDE and long <= metadata.LONGEST_SIDE
         is_possible = is_grid_size if self._what == "grid" else short > 0 and short * long <= self._limits.max_pixels
         require(is_possible and self.pixel_aspect > 0, "size")
         require((self.expected_num_frames or 0) >= 0 and self.start_frame >= 0, "expected_num_frames")
-        require(all(0 <= number < 256 for number in colours or ()), "colours")
+        require(all(0 <= number < 256 for number in self.colours or ()), "colours")
         self._watchdog.video_seconds = self.facts.duration_seconds or 0.0
 
     def _contents(self) -> Iterator[Any]:
         """Yield what is in each message up to the last, and in the bytes that follow it."""
         while not self._done:
-            with self._watched() as child:
-                message = self._receive(child)
-                if "end" in message:
-                    self._end(message["end"])
-                    self._done = True
-                    return
-                content = self._read(child, message)
+            child, self._is_between = self._child, False
+            assert child is not None, "a ChildVideo is read within its context"
+            message = self._receive(child)
+            if "end" in message:
+                self._end(message["end"])
+                self._done = True
+                return
+            content = self._read(child, message)
+            self._is_between = True
             yield content
 
     def _read(self, child: Child, message: dict[str, Any]) -> Any:
@@ -143,7 +139,7 @@ class ChildVideo:
     def _end(self, message: Any) -> None:
         """Take the facts after the last frame, if any; those of the grid must have the number of frames received."""
         if message is not None or self._what == "grid":
-            self.facts = protocol.facts_from_json(message)
+            self.facts = process.facts_from_json(message)
         if self._what != "grid":
             return
         length = self.facts.num_frames
@@ -153,22 +149,13 @@ class ChildVideo:
 
     def _receive(self, child: Child) -> dict[str, Any]:
         message = child.receive()
-        self._failed |= bool(message.get("worn"))
         if "error" in message:
-            error, self._done = protocol.error_from_json(message["error"]), True
+            error, self._done = process.error_from_json(message["error"]), True
             raise error
         return message
 
-    @contextmanager
-    def _watched(self) -> Iterator[Child]:
-        """Give the child; its failures become what they mean for this file, and it serves no other."""
-        child = self._child
-        assert child is not None, "a ChildVideo is read within its context"
-        try:
-            yield child
-        except FAILURES as failure:
-            self._failed = True
-            raise child.error_of(failure) from failure
+
+_ABOUT = get_type_hints(ChildVideo)  # of the attributes that the first message has
 
 
 class SourceVideo(ChildVideo):
@@ -192,7 +179,7 @@ class SourceVideo(ChildVideo):
 
 
 class ChildSound(ChildVideo):
-    """The sound of a file, as ``reader.open_sound`` has it; entering raises UsageError where it cannot be copied."""
+    """The sound of a file, as ``reader.open_packets`` has it; entering raises UsageError where it cannot be copied."""
 
     streams: "tuple[av.AudioStream, ...]"
     packets: "Iterator[av.Packet[Any]]"
@@ -203,7 +190,7 @@ class ChildSound(ChildVideo):
         if names:
             hint = "leave the sound out with `with_sound=False`: not even .mkv takes it"
             raise UsageError(f"sound of the kind {', '.join(names)[:200]} cannot be copied", hint)
-        most = protocol.SAMPLE_PACKETS * protocol.MAX_PACKET_BYTES + (1 << 20)
+        most = SAMPLE_PACKETS * MAX_PACKET_BYTES + (1 << 20)
         require(0 <= num_bytes <= most, "sample_bytes")
         self.streams = sample_streams(child.read(num_bytes)) if num_bytes else ()
         self.packets = self._contents()
@@ -214,7 +201,7 @@ class ChildSound(ChildVideo):
             message, times=tuple[int, int, int], time_base=Fraction, stream=int, num_bytes=int
         )
         require(0 <= stream < len(self.streams) and duration >= 0 and time_base > 0, "packet")
-        require(0 <= num_bytes <= protocol.MAX_PACKET_BYTES, "num_bytes")
+        require(0 <= num_bytes <= MAX_PACKET_BYTES, "num_bytes")
         packet: av.Packet[Any] = av.Packet(child.read(num_bytes))
         packet.time_base, packet.pts, packet.dts, packet.duration = time_base, pts, dts, duration
         packet.is_keyframe = True  # so is all sound that these containers hold
@@ -238,7 +225,7 @@ class ChildClip(ChildVideo):
 
     def _read(self, child: Child, message: dict[str, Any]) -> bytes:
         (num_bytes,) = fields(message, num_bytes=int)
-        require(0 <= num_bytes <= min(protocol.MAX_PACKET_BYTES, self._left), "num_bytes")
+        require(0 <= num_bytes <= min(MAX_PACKET_BYTES, self._left), "num_bytes")
         self._left -= num_bytes
         return bytes(child.read(num_bytes))
 
@@ -320,7 +307,7 @@ class Decoders:
     def give_back(self, child: Child, is_usable: bool) -> None:
         """Keep a child for the next video, or end it."""
         with self._lock:
-            if is_usable and not self._is_closed:
+            if is_usable and not child.is_worn and not self._is_closed:
                 self._idle.append(child)
                 return
             self._all.discard(child)

@@ -1,4 +1,15 @@
-"""One process that decodes, as its parent sees it: started, asked, read from, ended."""
+"""One process that decodes, as its parent sees it, and the messages between them, through two pipes.
+
+A request is a line of JSON. An answer is its length (4 bytes, big-endian), so many bytes of JSON, and the pixels or
+bytes that the JSON announces. There is no pickle: the decoder is not trusted, and all that it sends is checked.
+
+    to the child    {"path": …, "what": "grid", "source", "sound" or "clip", …}
+    from the child  {"ready": [what could not be given up]}                 once, after its start
+                    {"size": …, "facts": {…}, …}                            the file is open
+                    {"first": index on the grid, "count": …}                the pixels of a picture follow
+                    {"end": {facts}}, or {"error": [code, message, hint]}   the next file may be requested,
+                                                                            unless it adds "worn": true
+"""
 
 import fcntl
 import json
@@ -10,14 +21,15 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any
+from fractions import Fraction
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
-from vadis.errors import VadisError, VideoError
+from vadis.errors import VIDEO_ERROR_CODES, VadisError, VideoError
 from vadis.files import os_errors_as, write_all
 from vadis.parsing import parse_json
-from vadis.video.isolated import protocol
 from vadis.video.isolated.sandbox import too_much_memory
-from vadis.video.metadata import Limits, more
+from vadis.video.metadata import FLAGS, Limits, VideoFacts, more
 
 PROGRAM = (
     "import json, sys; start = json.loads(sys.argv[1]); sys.path[:] = start.pop('path')\n"
@@ -32,8 +44,12 @@ START_SECONDS = 60.0  # in which a child must be ready
 _KEPT_VARIABLES = ("LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH", "SYSTEMROOT", "TMPDIR", "TZ")
 _NO_MEMORY = ("bad_alloc", "MemoryError", "out of memory", "Cannot allocate memory")  # on stderr: C++ aborts then
 
-FAILURES = (protocol.ProtocolError, EOFError, TimeoutError, BrokenPipeError)
-"""What the methods of ``Child`` raise where it fails: an invalid message, its end, or silence."""
+_LENGTH_BYTES = 4
+_MAX_JSON_BYTES = 1 << 16  # of an answer
+SAMPLE_PACKETS = 16  # of sound: enough for parsers to find what no header says
+MAX_PACKET_BYTES = 16 << 20  # a second of uncompressed sound with 64 channels of 32 bits at 48 kHz has 12 MB
+
+_MAX_TEXT = 500  # characters
 
 
 class DecoderKilled(VideoError):
@@ -57,12 +73,14 @@ class Watchdog:
 class Child:
     """One process that decodes, and the pipes to it; one thread at a time uses it, any thread may ``kill`` it.
 
-    ``watchdog`` is the one for what it does now; ``lacking`` what it could not give up, None until it is ready.
+    ``watchdog`` is the one for what it does now; ``lacking`` what it could not give up, None until it is ready;
+    ``is_worn`` says that it is to serve no other file.
     """
 
     def __init__(self, program: str, limits: Limits) -> None:
         self.watchdog = Watchdog(START_SECONDS)
         self.lacking: tuple[str, ...] | None = None
+        self.is_worn = False
         self._limits, self._stderr_tail, self._killed_here = limits, "", False
         # It looks for modules in the standard library first, then wherever this process does: so the current folder, or
         # one put in front here (OpenCV's holds a ``typing``), hides no standard module there.
@@ -92,9 +110,9 @@ class Child:
         """Wait until it serves; return what it could not give up, or raise VadisError where it does not start."""
         try:
             if self.lacking is None:
-                (self.lacking,) = protocol.fields(self.receive(), ready=tuple[str, ...])
+                (self.lacking,) = fields(self.receive(), ready=tuple[str, ...])
             return self.lacking
-        except FAILURES as error:
+        except VideoError as error:
             if self._killed_here:
                 raise
             self._wait()
@@ -103,18 +121,22 @@ class Child:
             raise VadisError(f"the process that decodes videos does not start{self._exit_reason()}", hint) from error
 
     def send(self, request: dict[str, Any]) -> None:
-        """Request a file, whose name may be any bytes."""
-        write_all(self._stdin.fileno(), json.dumps(request).encode("ascii") + b"\n")
+        """Request a file, whose name may be any bytes. This and what follows raise VideoError if it fails."""
+        try:
+            write_all(self._stdin.fileno(), json.dumps(request).encode("ascii") + b"\n")
+        except BrokenPipeError as error:
+            raise self._crash() from error
 
     def receive(self) -> dict[str, Any]:
         """Return the next message."""
-        length = int.from_bytes(self.read(protocol.LENGTH_BYTES), "big")
-        protocol.require(length <= protocol.MAX_JSON_BYTES, "length")
-        try:
-            message = parse_json(self.read(length))
-        except ValueError as error:
-            raise protocol.ProtocolError("no JSON") from error
-        protocol.require(isinstance(message, dict), "no object")
+        length = int.from_bytes(self.read(_LENGTH_BYTES), "big")
+        require(length <= _MAX_JSON_BYTES, "length")
+        content = self.read(length)
+        message: Any = None
+        with suppress(ValueError):
+            message = parse_json(content)
+        require(isinstance(message, dict), "no object of JSON")
+        self.is_worn |= bool(message.get("worn"))
         return message  # type: ignore[no-any-return]
 
     def read(self, num_bytes: int) -> bytes:
@@ -130,10 +152,10 @@ class Child:
             is_there = left > 0 and bool(self._poll.poll(left * 1000))
             self.watchdog.waited_seconds += time.monotonic() - began
             if not is_there:
-                raise TimeoutError
+                raise self._silence()
             num_read = self._stdout.readinto(buffer)  # type: ignore[attr-defined]
             if not num_read:
-                raise EOFError
+                raise self._crash()
             buffer = buffer[num_read:]
 
     def is_alive(self) -> bool:
@@ -149,28 +171,28 @@ class Child:
         """Kill the process and release its pipes; any number of times."""
         if self._stdout.closed:
             return
-        self.kill()
+        self._process.kill()
         self._wait()
         os.set_blocking(self._stderr.fileno(), False)
         self._stderr_tail = (self._stderr.read() or b"")[-4096:].decode("utf-8", "replace")
         for pipe in (self._stdin, self._stdout, self._stderr):
             pipe.close()
 
-    def error_of(self, failure: Exception) -> VideoError:
-        """Return what one of ``FAILURES`` means for the file that the child is at; it can serve no other."""
-        if isinstance(failure, protocol.ProtocolError):
-            return VideoError("decoder_crash", f"the process that decodes it sent an invalid message ({failure})")
-        if isinstance(failure, TimeoutError):
-            dog = self.watchdog
-            waited = f"the decoder gave nothing for {dog.quiet_seconds:g} s"
-            if dog.seconds_left() <= 0:
-                waited = f"the decoder was waited for {dog.waited_seconds:.0f} s, more than the video may take"
-            return VideoError("timeout", waited, more("max_wait_seconds"))
+    def _silence(self) -> VideoError:
+        """Return what it means for the file that the child is at that nothing comes."""
+        dog = self.watchdog
+        waited = f"the decoder gave nothing for {dog.quiet_seconds:g} s"
+        if dog.seconds_left() <= 0:
+            waited = f"the decoder was waited for {dog.waited_seconds:.0f} s, more than the video may take"
+        return VideoError("timeout", waited, more("max_wait_seconds"))
+
+    def _crash(self) -> VideoError:
+        """Return what it means for the file that the child is at that it has ended."""
         self._wait()
+        is_killed = self._process.returncode == -signal.SIGKILL and not self._killed_here
         self.end()
         if any(marker in self._stderr_tail for marker in _NO_MEMORY):
             return too_much_memory(self._limits.max_memory_mb)
-        is_killed = self._process.returncode == -signal.SIGKILL and not self._killed_here
         kind = DecoderKilled if is_killed else VideoError
         return kind("decoder_crash", f"the process that decodes it ended{self._exit_reason()}")
 
@@ -187,3 +209,71 @@ class Child:
         lines = [line for line in self._stderr_tail.splitlines() if line.strip()]
         last = "".join(filter(str.isprintable, lines[-1]))[:200] if lines else ""
         return f": {last}" if last else ""
+
+
+def pack_message(message: dict[str, Any]) -> bytes:
+    """Return a message with its length."""
+    content = json.dumps(message, allow_nan=False, default=Fraction.as_integer_ratio).encode("ascii")
+    return len(content).to_bytes(_LENGTH_BYTES, "big") + content
+
+
+def require(is_valid: bool, what: str) -> None:
+    """Raise VideoError unless what the child sent is valid."""
+    if not is_valid:
+        raise VideoError("decoder_crash", f"the process that decodes it sent an invalid message ({what})")
+
+
+def fields(message: Any, **kinds: Any) -> tuple[Any, ...]:
+    """Return the values of an object under the names given, each as ``checked`` with the type given for it."""
+    require(isinstance(message, dict), "no object")
+    return tuple(checked(message.get(name), kind, name) for name, kind in kinds.items())
+
+
+def checked(value: Any, kind: Any, name: str = "error") -> Any:
+    """Return a JSON value as ``kind``: int (of 64 bits), float (not negative), str, Fraction, a tuple or None of them.
+
+    Or VideoFacts. ``name`` is what the error calls it.
+    """
+    if kind is VideoFacts:
+        return facts_from_json(value)
+    make = getattr(kind, "_make", tuple)  # that of a NamedTuple
+    kinds = get_args(kind) if make is tuple else tuple(get_type_hints(kind).values())
+    if NoneType in kinds:
+        return None if value is None else checked(value, kinds[0], name)
+    if kind is Fraction:
+        numerator, denominator = checked(value, tuple[int, int], name)
+        require(denominator > 0, name)
+        return Fraction(numerator, denominator)
+    if kinds:
+        require(isinstance(value, list), name)
+        kinds = kinds[:1] * len(value) if ... in kinds else kinds
+        require(len(value) == len(kinds), name)
+        return make(checked(each, its_kind, name) for each, its_kind in zip(value, kinds, strict=True))
+    if kind is float:
+        require(type(value) in (int, float) and 0 <= value < 1e9, name)
+        return float(value)
+    require(type(value) is kind, name)
+    in_range = -(1 << 63) <= value < 1 << 63 if kind is int else len(value) <= _MAX_TEXT and value.isprintable()
+    require(in_range, name)
+    return value
+
+
+def facts_from_json(message: Any) -> VideoFacts:
+    """Return the facts whose ``vars`` were sent."""
+    facts = VideoFacts(*fields(message, **get_type_hints(VideoFacts)))
+    require(facts.status in ("ok", "partial") and FLAGS.keys() >= set(facts.flags), "facts")
+    require(min(facts.source_size) > 0 and (facts.source_fps is None or facts.source_fps > 0), "facts")
+    require(facts.frames_decoded >= 0 and (facts.num_frames or 0) >= 0, "facts")
+    return facts
+
+
+def error_to_json(error: VideoError) -> list[str | None]:
+    """Return ``error`` as plain JSON values."""
+    return [error.code, error.message[:_MAX_TEXT], error.own_hint]
+
+
+def error_from_json(message: Any) -> VideoError:
+    """Return the error that ``error_to_json`` gave."""
+    code, text, hint = checked(message, tuple[str, str, str | None])
+    require(code in VIDEO_ERROR_CODES, "code")
+    return VideoError(code, text, hint)

@@ -40,21 +40,17 @@ def enter_sandbox(max_memory_mb: int) -> tuple[str, ...]:
         "open files are not limited": (resource.RLIMIT_NOFILE, 32),  # the video, three pipes, what the C library reads
         "files can be written": (resource.RLIMIT_FSIZE, 0),
     }
-    left = [what for what, (number, value) in limits.items() if not _set_limit(number, value)]
+    left = []
+    for what, (number, value) in limits.items():
+        _, most = resource.getrlimit(number)
+        value = value if most == resource.RLIM_INFINITY else min(value, most)  # a tighter one stays
+        try:
+            resource.setrlimit(number, (value, value))
+        except (OSError, ValueError):
+            left.append(what)
     if not _filter_calls():
         left.append("the network, other programs and changes to files are not refused by the kernel")
     return tuple(left)
-
-
-def _set_limit(number: int, value: int) -> bool:
-    """Set a limit, or leave a tighter one as it is; return whether it is in force."""
-    _, most = resource.getrlimit(number)
-    value = value if most == resource.RLIM_INFINITY else min(value, most)
-    try:
-        resource.setrlimit(number, (value, value))
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def has_used_much_memory() -> bool:

@@ -8,8 +8,8 @@ import pytest
 from tests.matching import containing
 from tests.trained_run import begun, write_model, write_tested, write_trained
 from vadis.errors import UsageError
+from vadis.evaluation.paper_plan import find_runs
 from vadis.evaluation.paper_tables import ALL_SPLITS, Cell
-from vadis.evaluation.run_index import find_runs
 
 BOTH = {"rgb": 700, "flow": 800, "both": 900}
 FULL = Cell("i3d", "ucf101", "full", True, "both")

@@ -11,8 +11,8 @@ import torch
 
 from tests.synthetic import write_video
 from vadis.errors import VideoError
-from vadis.flow import tvl1, video_flow
-from vadis.flow.video_flow import FirstFlow, with_flow
+from vadis.flow import store, tvl1
+from vadis.flow.store import FirstFlow, with_flow
 from vadis.video.isolated.pool import Decoders
 from vadis.video.readahead import Stopped, chunks
 from vadis.video.reader import open_video
@@ -30,7 +30,7 @@ def compiled() -> None:
 
 @pytest.fixture(autouse=True)
 def short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video_flow, "CHUNK_FRAMES", CHUNK_FRAMES)
+    monkeypatch.setattr(store, "CHUNK_FRAMES", CHUNK_FRAMES)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             seen.append(len(gray))
         return tvl1(gray, **how)
 
-    monkeypatch.setattr(video_flow, "tvl1", noted)
+    monkeypatch.setattr(store, "tvl1", noted)
     return seen
 
 
@@ -109,7 +109,7 @@ def endless(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading
         finally:
             ended.set()
 
-    monkeypatch.setattr(video_flow, "tvl1", going_on)
+    monkeypatch.setattr(store, "tvl1", going_on)
     return begun, ended
 
 

@@ -6,8 +6,7 @@ import pytest
 
 from tests.matching import containing
 from vadis.datasets import find_dataset
-from vadis.datasets.dataset import Dataset, Example
-from vadis.datasets.holdout import hold_out, without_untrained
+from vadis.datasets.dataset import Dataset, Example, hold_out, without_untrained
 from vadis.errors import UsageError
 
 SHARES = [Fraction(1, 20), Fraction(1, 5), Fraction(1, 2)]

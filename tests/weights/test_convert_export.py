@@ -14,8 +14,8 @@ from tests.matching import containing
 from vadis.errors import UsageError, VadisError
 from vadis.inference.features import FEATURES
 from vadis.models import Model, ModelCard, build_networks, inference_form
-from vadis.weights import export as exporting
-from vadis.weights.export import METADATA_KEY, export
+from vadis.weights import convert as exporting
+from vadis.weights.convert import EXPORT_METADATA_KEY, export
 
 ONNX = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4  # of the largest number
@@ -64,7 +64,7 @@ def test_onnx_of_any_length(tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(path)
     assert {each.name: each.shape[1:] for each in session.get_inputs()}["flow"] == [2, "frames", 224, 224]
     assert session.get_outputs()[0].shape[1:] == [3, "steps"]
-    card = json.loads(session.get_modelmeta().custom_metadata_map[METADATA_KEY])
+    card = json.loads(session.get_modelmeta().custom_metadata_map[EXPORT_METADATA_KEY])
     assert (card["labels"], card["sha256"]) == (["a", "b", "c"], model.sha256)
     assert [entry.name for entry in tmp_path.iterdir()] == ["m.onnx"]
 
@@ -73,11 +73,11 @@ def test_onnx_of_any_length(tmp_path: Path) -> None:
 def test_an_exported_program_of_pytorch_with_both_streams(tmp_path: Path) -> None:
     model, path = tiny(), tmp_path / "m.pt2"
     export(model, "torch-export", path, frames=17)
-    files = {METADATA_KEY: ""}
+    files = {EXPORT_METADATA_KEY: ""}
     program = torch.export.load(path, extra_files=files)
     given = clips(model, 17)
     assert_same([each.detach() for each in program.module()(*given.values())], model, given)
-    assert json.loads(files[METADATA_KEY])["name"] == "tiny"
+    assert json.loads(files[EXPORT_METADATA_KEY])["name"] == "tiny"
 
 
 def test_what_cannot_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.matching import containing
-from vadis.batch import shards
-from vadis.batch.results_file import LastResults
-from vadis.batch.shards import Shard, open_parts, parse_shard
+from vadis import batch
+from vadis.batch import LastResults, Shard, open_parts, parse_shard
 from vadis.errors import OutputLockedError, UsageError
 from vadis.results import VideoResult
 
@@ -78,7 +77,7 @@ def failed(name: str, size: int = 1) -> VideoResult:
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(shards, "PART_RECORDS", 3)
+    monkeypatch.setattr(batch, "PART_RECORDS", 3)
 
 
 def write(folder, *results, overwrite=False) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.fake_road import result
-from vadis.batch.journal import Entry, Summary
+from vadis.batch import Entry, Summary
 
 
 def of(*names, num_inputs=None, seconds=0.0):

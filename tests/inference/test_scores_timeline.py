@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vadis.inference.timeline import CHANGE, CLEAR, FLOOR, SHORTEST_SECONDS, MostLikelyPath
+from vadis.inference.scores import CHANGE, CLEAR, FLOOR, SHORTEST_SECONDS, MostLikelyPath
 
 Pieces = list[tuple[float, float, int, float]]
 

@@ -61,7 +61,7 @@ def test_the_last_record_of_a_video_counts(tmp_path: Path) -> None:
     failed = VideoResult("run/a.mp4", "error", error_code="io_error", error_message="the disk")
     assert matched(tmp_path, failed, A, B).num_failed == 0
     found = matched(tmp_path, A, B, failed)
-    assert (found.predictions[0].error, found.num_failed) == ("io_error: the disk", 1)
+    assert (found.predictions[0].error_code, found.num_failed) == ("io_error", 1)
     assert found.columns["both"].top1 == 0
 
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.batch.test_journal import stamped, written
 from tests.fake_road import result
 from tests.matching import containing
-from vadis.batch.results_file import LastResults, read_results, results_in
+from tests.test_batch_journal import stamped, written
+from vadis.batch import LastResults, read_results, results_in
 from vadis.errors import UsageError
 from vadis.formats import FORMATS
 from vadis.results import VideoResult
@@ -99,7 +99,7 @@ def test_results_come_back_as_objects_from_files_and_folders(tmp_path, caplog):
     part = tmp_path / "parts" / "2.jsonl"
     part.write_bytes(part.read_bytes()[:-9])
     assert read_results(tmp_path / "parts") == found[:2]
-    assert [record.name for record in caplog.records] == ["vadis.batch.results_file"]
+    assert [record.name for record in caplog.records] == ["vadis.batch"]
 
 
 @pytest.mark.parametrize("name", ["", "gone.jsonl"])

@@ -9,7 +9,7 @@ import pytest
 
 from tests.fake_road import result
 from tests.matching import containing
-from vadis.batch.journal import Entry, open_journal
+from vadis.batch import Entry, open_journal
 from vadis.errors import OutputLockedError, UsageError, VadisError
 from vadis.results import SCHEMA, VideoResult
 
@@ -167,7 +167,7 @@ def test_a_results_file_that_was_removed_ends_the_run(tmp_path):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from vadis.batch.journal import open_journal
+from vadis.batch import open_journal
 with open_journal(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

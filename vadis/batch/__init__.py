@@ -1,1 +1,0 @@
-"""Many files: nothing lost, nothing done twice, one record per input."""
