@@ -259,13 +259,15 @@ LISTS = {
         {"annotations/train.txt": lines(K400, 1), "annotations/classInd.txt": "1 abseiling\r\n2 arm_wrestling\r\n"},
         {"train": by_folder(under("videos", K400))},
     ),
-    "no ending": (
+    "header, paths without an ending, numbers": (
         K400,
-        {"train.csv": lines([name[:-4] for name in K400], 0), "classes.csv": "id,name\n0,abseiling\n1,arm_wrestling\n"},
+        {
+            "train.csv": "path,label\n" + lines([name[:-4] for name in K400], 0, separator=","),
+            "classes.csv": "id,name\n0,abseiling\n1,arm_wrestling\n",
+        },
         BARE,
     ),
     "another ending": (K400, {"train.txt": lines([name.replace(".mp4", ".avi") for name in K400])}, BARE),
-    "path alone": ([*K400, "x/9.mp4"], {"trainlist.txt": "".join(f"{name}\n" for name in K400)}, BARE),
     "the same list for validation and test": (
         [*TRAIN, *VAL],
         {"train.csv": lines(TRAIN), "val.csv": lines(VAL), "test.csv": lines(VAL)},
@@ -432,7 +434,7 @@ REFUSED_LISTS = {
         {"train.txt": lines(K400)},
         "train.txt",
     ),
-    "two endings": (["x/1.mp4", "x/1.avi", "y/2.mp4"], {"train.txt": "x/1 a\ny/2 b\n"}, "x/1.avi"),
+    "two endings": (["x/1.mp4", "x/1.avi", "y/2.mp4"], {"train.csv": "path,label\nx/1,a\ny/2,b\n"}, "x/1.avi"),
     "a list of more than one split": (K400, {"train_val.txt": lines(K400)}, "train_val.txt"),
     "a table of more than one split": (
         K400,
@@ -545,9 +547,8 @@ PACKED_FILES = {
     "rar": ["brush_hair.rar", "cartwheel.rar"],
     "zip": ["UCF-101.zip"],
     "parquet": ["data/train-00000-of-00008.parquet"],
-    "class archive": ["k600/train/abseiling.tar.gz"],
     "shards": ["train-000000.tar", "train-000001.tar"],
-    "tar": ["k400_targz/train/part_0.tar.gz"],
+    "tar": ["k400_targz/train/part_0.tar.gz", "k600/train/abseiling.tar.gz"],
     "frames": [
         "run/clip1/img_00001.jpg",
         "run/clip1/img_00002.jpg",
@@ -581,10 +582,9 @@ def hint_after_failure(root):
 
 def test_the_commands_unpack(tree, tmp_path):
     """Those of which the programs are part of any system."""
-    root = tree("source/a/1.mp4")
-    (root / "train").mkdir()
-    for label in ("abseiling", "air drumming"):
-        subprocess.run(["tar", "-czf", root / "train" / f"{label}.tar.gz", "1.mp4"], cwd=root / "source/a", check=True)
+    root = tree("source/abseiling/1.mp4", "source/air drumming/1.mp4")
+    for number, label in enumerate(("abseiling", "air drumming")):
+        subprocess.run(["tar", "-czf", root / f"part_{number}.tar.gz", label], cwd=root / "source", check=True)
     shutil.rmtree(root / "source")
     subprocess.run(["sh", "-c", hint_after_failure(root)], check=True)
     assert find_dataset(root).classes == ("abseiling", "air drumming")
