@@ -259,15 +259,13 @@ LISTS = {
         {"annotations/train.txt": lines(K400, 1), "annotations/classInd.txt": "1 abseiling\r\n2 arm_wrestling\r\n"},
         {"train": by_folder(under("videos", K400))},
     ),
-    "header, paths without an ending, numbers": (
+    "no ending": (
         K400,
-        {
-            "train.csv": "path,label\n" + lines([name[:-4] for name in K400], 0, separator=","),
-            "classes.csv": "id,name\n0,abseiling\n1,arm_wrestling\n",
-        },
+        {"train.csv": lines([name[:-4] for name in K400], 0), "classes.csv": "id,name\n0,abseiling\n1,arm_wrestling\n"},
         BARE,
     ),
     "another ending": (K400, {"train.txt": lines([name.replace(".mp4", ".avi") for name in K400])}, BARE),
+    "path alone": ([*K400, "x/9.mp4"], {"trainlist.txt": "".join(f"{name}\n" for name in K400)}, BARE),
     "the same list for validation and test": (
         [*TRAIN, *VAL],
         {"train.csv": lines(TRAIN), "val.csv": lines(VAL), "test.csv": lines(VAL)},
@@ -434,7 +432,7 @@ REFUSED_LISTS = {
         {"train.txt": lines(K400)},
         "train.txt",
     ),
-    "two endings": (["x/1.mp4", "x/1.avi", "y/2.mp4"], {"train.csv": "path,label\nx/1,a\ny/2,b\n"}, "x/1.avi"),
+    "two endings": (["x/1.mp4", "x/1.avi", "y/2.mp4"], {"train.txt": "x/1 a\ny/2 b\n"}, "x/1.avi"),
     "a list of more than one split": (K400, {"train_val.txt": lines(K400)}, "train_val.txt"),
     "a table of more than one split": (
         K400,

@@ -10,7 +10,7 @@ from functools import cache, partial
 
 from vadis.datasets import scan
 from vadis.datasets.dataset import Dataset, Listed, Request, assemble, counted, did_you_mean, hold_out, note_of, some
-from vadis.datasets.lists import find_class_list, read_list, unread_lists, video_lists
+from vadis.datasets.lists import find_class_list, is_video_name, read_list, unread_lists, video_lists
 from vadis.datasets.scan import Tree, class_key, folder_of, is_no_class, name_of, split_of, stem_of
 from vadis.errors import UsageError
 from vadis.results import printable
@@ -146,7 +146,12 @@ def _classes_within_classes(folders: Iterable[tuple[str, ...]]) -> list[str]:
 def _from_lists(forms: Mapping[str, str], tree: Tree, request: Request) -> Dataset:
     finder, rows = _VideoFinder(tree), list[Listed]()
     for path, form in forms.items():
-        rows += finder.find(path, read_list(path, form, tree.root))
+        found = finder.find(path, read_list(path, form, tree.root))
+        first = found[0]
+        if form != "header" and not first.file and any(row.file for row in found) and not is_video_name(first.name):
+            message = f"{first.place} is no video, as the other lines are: {printable(f'{first.name}, {first.label}')}"
+            raise UsageError(message, "call the columns path and label, if it says what they hold")
+        rows += found
     classes, labels, notes = _labels(rows, tree)
     keys = [os.path.normpath(row.file or os.path.join(tree.root, row.name)) for row in rows]  # noqa: PTH118
     lines = [row._replace(label=label, key=key) for row, label, key in zip(rows, labels, keys, strict=True)]

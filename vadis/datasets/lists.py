@@ -92,6 +92,8 @@ _OTHER_COLUMNS = {  # those of parts of videos, and of what a model said
 _OFFICIAL = re.compile(r"(train|test)list0\d\.txt|classind\.txt|.+_test_split[123]\.txt")
 _ENDING = "|".join(re.escape(each) for each in VIDEO_EXTENSIONS)
 _LABELLED = rf"(?P<path>.+(?:{_ENDING}))[\"']?(?P<between>[\s,;]+)(?P<label>(?P<quoted>\"[^\"]*\"|'[^']*')|\S.*)"
+_TWO_WORDS = rf"(?P<path>[^\s,;]*)[\s,;]+(?!\S*(?:{_ENDING})[\"']*$)(?P<label>[^\s,;]*)"
+_PATH_ALONE = rf"(?P<path>(?:.*[\\/])?(?P<label>[^\\/]+)[\\/][^\\/]+(?:{_ENDING})[\"']*)"
 _NUMBERS = re.compile(r"[+-]?\d+(?:[\s,;|]+[+-]?\d+)+")
 
 
@@ -130,8 +132,11 @@ LIST_FORMS: dict[str, Callable[[str], Rows]] = {
     "jsonl": _json_lines,
     "header": partial(read_table, is_header=_has_columns),
     "line": _labelled_lines,
+    "no ending": partial(lines_like, _TWO_WORDS),
+    "path alone": partial(lines_like, _PATH_ALONE),
 }
 """The forms of lists (docs/datasets.md) in the order in which they are tried; ValueError: a line is of another form."""
+_NEED_SPLIT = {"no ending", "path alone"}  # only lists that are named after a split are of these forms
 
 
 def first_form(path: str, forms: Mapping[str, Callable[[str], Rows]]) -> str | None:
@@ -193,9 +198,10 @@ def _may_be_list(tree: Tree, path: str) -> bool:
 
 def _form_of(path: str) -> str | None:
     """Return the form of a list, or None; one that is named after a split, with lines unlike each other, is refused."""
-    is_json = path.lower().endswith(".jsonl")
-    name = first_form(path, {name: form for name, form in LIST_FORMS.items() if is_json == (name == "jsonl")})
-    if name is None and not is_json and split_of(stem_of(path)):
+    is_json, split = path.lower().endswith(".jsonl"), split_of(stem_of(path))
+    names = [name for name in LIST_FORMS if is_json == (name == "jsonl") and (split or name not in _NEED_SPLIT)]
+    name = first_form(path, {name: LIST_FORMS[name] for name in names})
+    if name is None and split and not is_json:
         lines = list(islice(read_lines(path), HEAD_LINES))
         odd = [f"{place} {printable(line)}" for place, line in lines if not re.match(_LABELLED, line, re.IGNORECASE)]
         if 2 * len(odd) < len(lines):
