@@ -360,14 +360,19 @@ def read_results(*paths: AnyPath) -> list[VideoResult]:
     UsageError where one cannot be read, holds anything else, or a folder has no such file. A file that ends within a
     record, as one does that is being written, gives all before it, and the logger ``vadis`` a warning.
     """
-    files = list[Path]()
-    for path in map(Path, paths):
-        below = files_below(path, (".jsonl", ".ndjson")) if path.is_dir() else [path]
+    return list(LastResults(results_files(map(Path, paths))))
+
+
+def results_files(paths: Iterable[Path], extensions: tuple[str, ...] = (".jsonl", ".ndjson")) -> list[Path]:
+    """Return files and those below folders that have one of these extensions; UsageError for a folder without one."""
+    found = list[Path]()
+    for path in paths:
+        below = files_below(path, extensions) if path.is_dir() else [path]
         if not below:
-            hint = "give the folder or the files that `vadis classify` wrote"
-            raise UsageError(f"there are no results in {printable(str(path))}", hint)
-        files += below
-    return list(LastResults(files))
+            hint = "give the folder or the files that `vadis classify` wrote as jsonl or json"
+            raise UsageError(f"{printable(str(path))} holds no results", hint)
+        found += below
+    return found
 
 
 def results_in(path: Path, kind: type[VideoResult] = VideoResult, *, warns: bool = True) -> Iterator[VideoResult]:

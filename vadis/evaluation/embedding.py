@@ -335,21 +335,22 @@ class _VideoOfSet:
             self.start_frame = max(0, int(place * (count - most + 1)))
         ahead.note("decoding")
         room = int(min(memory_bytes(), 1e15) / (FRAME_BYTES * model.card.width))
-        pictures = list(islice(self._pictures(ahead, self.start_frame, most), room + 1))
-        if len(pictures) > room:
-            message = f"there is not enough memory for {len(pictures):,} frames and more in one pass"
+        digest, frames = hashlib.sha256(), list[NDArray[np.float32]]()
+        for picture in islice(self._pictures(ahead, self.start_frame, most), room + 1):
+            if not frames:
+                digest.update(repr((picture.shape, picture.dtype.str)).encode())
+            digest.update(np.ascontiguousarray(picture).data)
+            frames.extend(network_frames(picture[None], PROTOCOLS[embedding.protocol].resize))
+        if len(frames) > room:
+            message = f"there is not enough memory for {len(frames):,} frames and more in one pass"
             raise VideoError("too_large", message, "take a part of each video, such as `clip_length=16`")
         if self.facts.status == "partial":  # a clip with a hole in it is no sample of its set
             raise VideoError("truncated_or_incomplete", f"a part of it is missing: {', '.join(self.facts.flags)}")
-        check_length(len(pictures), max(most or 0, MIN_FRAMES))
-        frames = np.stack(pictures)
-        digest = hashlib.sha256(repr((frames.shape[1:], frames.dtype.str)).encode())
-        digest.update(frames.data)
+        check_length(len(frames), max(most or 0, MIN_FRAMES))
         self.frames_sha256 = digest.hexdigest()
-        seen = network_frames(frames, PROTOCOLS[embedding.protocol].resize)
-        clip: Clip = {"rgb": seen}
+        clip: Clip = {"rgb": np.stack(frames)}
         if "flow" in model.card.streams:
-            shown = np.rint((seen + 1) * 127.5).astype(np.uint8)
+            shown = np.rint((clip["rgb"] + 1) * 127.5).astype(np.uint8)
             ((_, flow),) = with_flow([shown], model.device, ahead.check)
             assert flow is not None
             clip["flow"] = flow

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vadis.batch import HEADER_KEY, PASSING_ERRORS, Journal, files_below, open_journal, results_in
+from vadis.batch import HEADER_KEY, PASSING_ERRORS, Journal, open_journal, results_files, results_in
 from vadis.datasets import Dataset, Example
 from vadis.datasets.dataset import counted, map_examples, path_below, some
 from vadis.errors import UsageError, VideoError
@@ -375,10 +375,10 @@ def read_records(paths: Sequence[Path], dataset: Dataset, part: str) -> Evaluati
     of a file; several models; fewer than five labels.
     """
     examples = dataset.examples(part)
-    records = _by_place(paths, {_absolute(example.path) for example in examples}, dataset.root)
-    missing = [example.path for example in examples if _absolute(example.path) not in records]
+    records = _by_path(paths, examples, dataset.root)
+    missing = [example.path for example in examples if example.path not in records]
     _refuse(missing, "have no record", "label them too")
-    found = [(example, records[_absolute(example.path)]) for example in examples]
+    found = [(example, records[example.path]) for example in examples]
     labelled = [(example, record) for example, record in found if record.status != "error"]
     least = min(TOP_K, len(dataset.classes))
     whole_span = (0.0, None)
@@ -406,19 +406,15 @@ def read_records(paths: Sequence[Path], dataset: Dataset, part: str) -> Evaluati
     return Evaluation(paths[0], settings, predictions)
 
 
-def _by_place(paths: Sequence[Path], places: set[str], root: str) -> dict[str, VideoResult]:
-    """Return the last record for each of the ``places`` of a split's videos."""
-    records = {}
-    for path in paths:
-        files = files_below(path, (".jsonl", ".json")) if path.is_dir() else [path]
-        if not files:
-            hint = "name what vadis classify wrote as jsonl or json"
-            raise UsageError(f"{_shown(path)} holds no results", hint)
-        for result in chain.from_iterable(map(results_in, files)):
-            below = os.path.join(root, result.path)  # noqa: PTH118
-            place = next((each for each in (_absolute(result.path), _absolute(below)) if each in places), None)
-            if place and result.status != "skipped":
-                records[place] = result
+def _by_path(paths: Sequence[Path], examples: Iterable[Example], root: str) -> dict[str, VideoResult]:
+    """Return the last record for each path of a split's videos."""
+    absolute = os.path.abspath  # which keeps symlinks
+    records, known = {}, {absolute(example.path): example.path for example in examples}
+    for result in chain.from_iterable(map(results_in, results_files(paths, (".jsonl", ".json")))):
+        places = absolute(result.path), absolute(os.path.join(root, result.path))  # noqa: PTH118
+        path = next((known[place] for place in places if place in known), None)
+        if path and result.status != "skipped":
+            records[path] = result
     return records
 
 
@@ -435,10 +431,6 @@ def _prediction(example: Example, record: VideoResult, classes: Sequence[str], c
 def _refuse(paths: Sequence[str], message: str, hint: str) -> None:
     if paths:
         raise UsageError(f"{counted(paths, 'video')} of the split {message}: {some(paths)}", hint)
-
-
-def _absolute(path: str) -> str:
-    return os.path.abspath(path)  # noqa: PTH100 (keeps symlinks)
 
 
 def summarize_splits(runs: Sequence[Evaluation]) -> dict[str, Any]:
