@@ -27,7 +27,7 @@ from tests.benchmarks.machine import Options
 from tests.benchmarks.network_speed import convolution_flops, large_convolution, seconds_in_turn
 from tests.benchmarks.plain_network import plainly_written
 from vadis.datasets import Example
-from vadis.device import cpu_count
+from vadis.device import cpu_count, multiplies_bfloat16
 from vadis.models.i3d import I3D
 from vadis.preprocessing import STREAMS
 from vadis.training import loop
@@ -95,9 +95,10 @@ def train(folder: Path) -> None:
     ).train()
 
 
-def passes(network: I3D, x: Tensor) -> None:
+def passes(network: I3D, x: Tensor, precision: str = "fp32") -> None:
     network.zero_grad(set_to_none=True)
-    network(x).sum().backward()
+    losses, _ = loop.clip_losses(network, [x], torch.zeros(len(x), dtype=torch.int64), precision=precision)
+    losses.sum().backward()
 
 
 def plain_passes(network: I3D, x: Tensor) -> None:
@@ -111,20 +112,23 @@ def overhead(clock: Clock) -> float:
 
 
 def alone(repeats: int = 3) -> dict[str, Any]:
-    """Forward and backward without the loop, beside the peer."""
+    """Forward and backward without the loop, beside the peer; where the processor multiplies it, in bfloat16 too."""
     network = I3D(len(LABELS)).train()
     x = torch.rand(MICRO_BATCH, 3, FRAMES, 224, 224) * 2 - 1
     with torch.inference_mode():
         large, large_flops = large_convolution()
         flops = 3 * convolution_flops(network.eval(), x)
     network.train()
-    peer, own, one = seconds_in_turn([lambda: plain_passes(network, x), lambda: passes(network, x), large], repeats)
+    works = [lambda: plain_passes(network, x), lambda: passes(network, x), large]
+    rounded = [lambda: passes(network, x, "bf16")] * multiplies_bfloat16()
+    peer, own, one, *in_bf16 = seconds_in_turn([*works, *rounded], repeats)
     return {
         "clips": MICRO_BATCH,
         "plain_seconds": peer,
         "own_seconds": own,
         "ratio": median(first / second for first, second in zip(peer, own, strict=True)),
         "floor_seconds": flops / (large_flops / min(one)),
+        **({"bf16_seconds": in_bf16[0]} if in_bf16 else {}),
     }
 
 

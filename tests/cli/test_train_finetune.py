@@ -162,6 +162,36 @@ def test_wrong_use_is_said_before_any_work(run_vadis, inputs, changed, code, sai
     assert not Path("run").exists()
 
 
+@pytest.mark.parametrize(
+    ("more", "code", "said"),
+    [((), 1, "slower"), (("--arch", "c3d", "--from", "scratch"), 2, "3D-ConvNet"), (("--mode", "fixed"), 1, "slower")],
+)
+def test_bf16_is_refused_before_any_work_where_it_gains_nothing(run_vadis, inputs, monkeypatch, more, code, said):
+    monkeypatch.setattr("vadis.models.multiplies_bfloat16", lambda: False)
+    ended = run_vadis(*FINETUNE, *more, "--precision", "bf16")
+    assert ended.code == code and said in ended.err and "--precision" in ended.err
+    Path("mine.toml").write_text('precision = "bf16"\n')
+    assert run_vadis(*FINETUNE, *more, "--recipe", "mine.toml").code == code
+    assert not Path("run").exists()
+
+
+@pytest.mark.slow
+def test_bf16_stands_in_the_run_and_another_precision_does_not_go_on(run_vadis, inputs, monkeypatch):
+    monkeypatch.setattr("vadis.models.multiplies_bfloat16", lambda: True)
+    ended = run_vadis(*SCRATCH, "--precision", "bf16")
+    assert ended.code == 0, ended.err
+    assert "bf16" in ended.err
+    (recipe,) = json.loads(Path("run/run.json").read_text())["recipes"].values()
+    assert recipe["precision"] == "bf16"
+    assert "precision" not in json.loads(Path("run/metrics.json").read_text()), "tested in float32"
+    refused = run_vadis(*SCRATCH, "--resume")
+    assert refused.code == 2
+    assert re.search(containing("precision", "bf16", "fp32"), refused.err)
+    assert run_vadis(*SCRATCH, "--resume", "--precision", "bf16").code == 0
+    assert run_vadis("report", "run").code == 0
+    assert "bf16" in Path("run/report.html").read_text()
+
+
 @pytest.mark.slow
 def test_a_folder_with_another_run_is_refused(run_vadis, inputs):
     assert run_vadis(*SCRATCH).code == 0

@@ -14,6 +14,7 @@ from vadis.weights.convert import state_key
 
 LOGITS_TOLERANCE = 1e-4  # of the largest logit: float32 sums in another order differ by 1e-6, a wrong epsilon by 1e-1
 MEANS_TOLERANCE = 1e-4  # relative, of an endpoint's mean absolute value
+BFLOAT16_TOLERANCE = 0.1  # of a gradient's length: numbers of 8 bits, and some outputs on the other side of the ReLU
 GOLDENS = np.load(GOLDEN / "i3d_deepmind.npz")
 CASES = sorted({key.split("/")[0] for key in GOLDENS.files})
 
@@ -175,3 +176,22 @@ def test_receptive_fields_are_those_of_figure_3_but_for_a_fifth_block() -> None:
     for layer, paper in FIGURE_3.items():
         more = fifth.get(layer, (0, 0, 0))
         assert ours[layer] == tuple(size + extra for size, extra in zip(paper, more, strict=True))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize("channels", [(2, 8), (24, 48)])
+@pytest.mark.parametrize("frames", [1, 2, 3, 5])
+def test_gradients_in_bfloat16_are_those_of_float32(frames, channels, layout):
+    """Also where a clip is shorter than the kernel."""
+    torch.manual_seed(0)
+    unit = ConvUnit(*channels, (3, 3, 3), (1, 1, 1))
+    clip = torch.randn(2, channels[0], frames, 14, 14).contiguous(memory_format=layout)
+    weight, after = unit.conv.weight, torch.randn(2, channels[1], frames, 14, 14)
+    gradients = []
+    for is_rounded in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_rounded):
+            y = unit(clip)
+        assert y.shape == after.shape
+        gradients += torch.autograd.grad((y.float() * after).sum(), weight)
+    exact, rounded = gradients
+    assert (rounded - exact).norm() < BFLOAT16_TOLERANCE * exact.norm()

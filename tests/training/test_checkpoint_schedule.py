@@ -57,7 +57,7 @@ def test_after_the_last_division_saturation_ends_the_run():
         ends.append(is_finished(UCF101, 0, state))
     assert ends == [False] * 6 + [True]
     assert is_finished(UCF101, 1000, Plateau()) and not is_finished(UCF101, 999, Plateau())
-    assert not is_finished(RECIPES["kinetics-rgb"], 0, Plateau(exhausted=True))
+    assert not is_finished(RECIPES["kinetics-rgb"], 0, Plateau(drops=9))
 
 
 def test_a_loss_that_is_not_a_number_is_no_improvement():

@@ -41,6 +41,7 @@ BEFORE = Network().state_dict()
 
 def test_all_of_it_is_off_in_every_recipe():
     off = {"optimizer": "sgd", "last_layer_factor": 1, "freeze_batch_norm": False, "warmup_steps": 0, "clip_norm": 0}
+    off |= {"precision": "fp32"}
     for recipe in RECIPES.values():
         assert recipe.to_json().items() >= {**off, "label_smoothing": 0, "ema_decay": 0}.items()
         assert recipe.schedule != "cosine"

@@ -13,8 +13,13 @@ import pytest
 
 from tests.synthetic_dataset import AXES, DIAGONALS, LONG, OPPOSITE, SHORT, moving_patch, shuffled, write_dataset
 from tests.training.from_scratch import bounds_of_chance, from_scratch, numbers, right_answers, vadis
+from vadis.device import multiplies_bfloat16
+from vadis.training.log import LOG_NAME, read_log
 
 TRAIN, TEST = 24, 10  # videos of a class
+STEPS_TOGETHER = 10  # whose losses are averaged before two curves are compared: those of single batches are far apart
+LOSS_TOLERANCE = 0.15  # nats, between them; it falls from ln 4 = 1.39
+RIGHT_TOLERANCE = 1  # answer of 20
 
 
 def frames_in_any_order(frames: np.ndarray) -> list[bytes]:
@@ -67,6 +72,26 @@ def test_shuffled_frames_tell_nothing(learnt, tmp_path):
     print(f"\nshuffled: {right}")
     assert set(right) == {"rgb"}
     assert all(count in bounds_of_chance(TEST * len(AXES)) for count in right.values()), right
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not multiplies_bfloat16(), reason="needs a processor with AVX-512 BF16 or AMX")
+def test_in_bf16_the_loss_falls_alike_and_the_test_ends_alike(tmp_path):
+    """I3D on flow, from the same weights and the same clips in the same order."""
+    write_dataset(tmp_path / "data", AXES, {"train": 12, "test": TEST // 2})
+    steps, curves, right = 20, {}, {}
+    for precision in ("fp32", "bf16"):
+        run, more = tmp_path / precision, ("--streams", "flow", "--flow-store", tmp_path / "store")
+        command = from_scratch("i3d", *more, *numbers(steps, 0.05, clip_frames=16), "--precision", precision)
+        began = time.monotonic()
+        vadis(*command, "--data", tmp_path / "data", "-o", run)
+        losses = read_log(run / "flow" / LOG_NAME).steps["loss"]
+        curves[precision] = losses.reshape(-1, STEPS_TOGETHER).mean(axis=1)
+        right[precision] = right_answers(run)["flow"]
+        print(f"\n{precision}: {time.monotonic() - began:.0f} s: {losses.round(3)}, right: {right}")
+    assert curves["fp32"][-1] < curves["fp32"][0] / 2
+    assert np.abs(curves["bf16"] - curves["fp32"]).max() < LOSS_TOLERANCE
+    assert abs(right["bf16"] - right["fp32"]) <= RIGHT_TOLERANCE
 
 
 @pytest.mark.exhaustive  # two minutes of one processor

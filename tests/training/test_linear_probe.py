@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from tests.bfloat16 import emulated_bfloat16
 from tests.make_model import make_model
 from tests.matching import containing
 from tests.synthetic import write_video
@@ -20,6 +21,7 @@ from vadis.evaluation.metrics import predict_all
 from vadis.inference.features import Features, saved_settings
 from vadis.models import Model, build_networks
 from vadis.results import VideoResult
+from vadis.training.checkpoint import CHECKPOINTS_NAME, load_newest
 from vadis.training.linear_probe import (
     FeatureStore,
     compute_features,
@@ -166,6 +168,23 @@ def test_features_of_another_model_or_other_streams_are_not_taken(start: Model, 
     assert FeatureStore(tmp_path, plan_of([example], start, streams=("rgb", "flow"))).features(example) is None
 
 
+def test_in_bf16_features_are_others_and_the_layer_learns_in_fp32(start: Model, videos: Path, tmp_path: Path) -> None:
+    examples = examples_in(videos)
+    exact = plan_of(examples, start, str(videos), steps=3)
+    rounded = plan_of(examples, start, str(videos), steps=3, precision="bf16")
+    with emulated_bfloat16():
+        assert all(error is None for _, error in compute_features(rounded, FeatureStore(tmp_path, rounded), CPU))
+    store = FeatureStore(tmp_path, rounded)
+    rows = rows_of(store, "rgb", examples)
+    train_last_layer("rgb", rounded, tmp_path, Context(ALONE), store)
+    found = load_newest(tmp_path / "rgb" / CHECKPOINTS_NAME)
+    assert found is not None and found[0].state["made_with"]["precision"] == "fp32"
+    assert FeatureStore(tmp_path, exact).features(examples[0]) is None
+    assert all(error is None for _, error in compute_features(exact, FeatureStore(tmp_path, exact), CPU))
+    plain = rows_of(FeatureStore(tmp_path, exact), "rgb", examples)
+    assert 0 < np.abs(rows - plain).max() < 0.02 * plain.max()
+
+
 def test_one_broken_video_is_left_out_and_named(start: Model, videos: Path, tmp_path: Path, caplog) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"")
     examples = [*examples_in(videos)[3:], Example(str(tmp_path / "broken.mp4"), "b")]
@@ -214,12 +233,6 @@ def test_two_processes_do_not_write_at_once(start: Model, videos: Path, tmp_path
     with pytest.raises(OutputLockedError):
         next(compute_features(plan, FeatureStore(tmp_path, plan), CPU))
     given.close()
-
-
-def test_training_without_the_features_says_so(start: Model, tmp_path: Path) -> None:
-    plan = plan_of([Example(f"/data/{number}.mp4", "a") for number in range(300)], start)
-    with pytest.raises(VadisError, match=containing(300)):
-        train_last_layer("rgb", plan, tmp_path, Context(ALONE), FeatureStore(tmp_path, plan))
 
 
 def separable(store: FeatureStore, plan: Plan, seed: int = 0, *, scale: float = 1.0) -> None:

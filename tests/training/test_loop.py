@@ -68,6 +68,13 @@ def test_events_tell_how_far_it_is_and_the_log_has_them_all(tmp_path):
     assert lines[0]["loss"] == events[0].loss and lines[0]["time"] > 1.6e9
 
 
+def test_what_the_first_pass_took_is_told_before_its_step_is_done(tmp_path):
+    told = list[object]()
+    run_tiny(tmp_path, first_pass=told.append, report=told.append)
+    assert isinstance(told[0], float) and told[0] > 0
+    assert not any(isinstance(each, float) for each in told[1:])
+
+
 @pytest.mark.slow
 def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path):
     """Stopped at every point where it can be: between steps, amid a step's micro-batches, amid a validation."""
@@ -201,9 +208,32 @@ def test_two_runs_in_one_folder(tmp_path):
     run_tiny(tmp_path, steps=1)
 
 
+def test_in_bf16_products_are_rounded_while_it_learns_and_nothing_else_is(tmp_path):
+    network, seen = tiny_network(), {}
+    network.conv.register_forward_hook(lambda module, args, y: seen.update({(module.training, y.dtype): True}))
+    _, outcome, _ = run_tiny(tmp_path, network=network, precision="bf16")
+    assert list(seen) == [(True, torch.bfloat16), (False, torch.float32)]
+    assert outcome.step == 12
+    tensors = checkpoint_of(tmp_path).tensors  # of network, momentum and the best
+    assert {value.dtype for value in tensors.values() if value.is_floating_point()} == {torch.float32}
+    exact, _, _ = run_tiny(tmp_path / "exact")
+    for key, value in exact.state_dict().items():
+        assert torch.allclose(network.state_dict()[key].float(), value.float(), atol=0.05), key
+    assert digest(network) != digest(exact)
+
+
+def test_a_run_in_bf16_goes_on_exactly(tmp_path):
+    whole, _, _ = run_tiny(tmp_path / "whole", precision="bf16")
+    run_tiny(tmp_path / "cut", precision="bf16", stop_requested=StopAt(20))
+    again, _, events = run_tiny(tmp_path / "cut", network=tiny_network(seed=9), precision="bf16", resume=True)
+    assert 0 < events[0].step < 12
+    assert digest(again) == digest(whole)
+
+
 @pytest.mark.parametrize(
     ("change", "known"),
     [
+        ({"precision": "bf16"}, ("precision", "fp32", "bf16")),
         ({"learning_rate": 0.01}, ("learning_rate", 0.05, 0.01)),
         ({"data_sha256": "1" * 64}, ("clips",)),
     ],

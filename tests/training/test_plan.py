@@ -10,7 +10,7 @@ from tests.make_model import make_model
 from tests.matching import containing
 from vadis.datasets.dataset import Dataset, Example
 from vadis.errors import UsageError
-from vadis.training.plan import LAST_LAYER, Plan, begin, copy_body, list_sha256, new_networks
+from vadis.training.plan import LAST_LAYER, Plan, begin, list_sha256, new_networks
 from vadis.training.recipes import RECIPES
 from vadis.weights.load import load_model
 
@@ -88,16 +88,6 @@ def test_random_networks_depend_on_seed_and_stream_alone():
     assert torch.equal(first, new_networks(plan(), "rgb")["rgb"].state_dict()[last])
     assert not torch.equal(first, new_networks(plan(seed=1), "rgb")["rgb"].state_dict()[last])
     assert not torch.equal(first, new_networks(plan(), "flow")["flow"].state_dict()[last])
-
-
-def test_another_network_is_refused_by_name(start):
-    network = new_networks(plan(width=1 / 64), "rgb")["rgb"]
-    with pytest.raises(UsageError, match="Conv3d_1a_7x7"):
-        copy_body(start.networks["rgb"].state_dict(), network)
-    source = dict(network.state_dict())
-    del source["Mixed_3b.Branch_0.Conv3d_0a_1x1.conv.weight"]
-    with pytest.raises(UsageError, match=containing("Mixed_3b.Branch_0.Conv3d_0a_1x1.conv.weight")):
-        copy_body(source, network)
 
 
 def test_whole_groups_are_kept_for_validation():

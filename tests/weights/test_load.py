@@ -16,7 +16,7 @@ from tests.conftest import SHARED
 from tests.make_model import make_model
 from tests.matching import containing
 from vadis.errors import DeviceError, UsageError, WeightsError
-from vadis.models import I3D, ModelCard, check_precision
+from vadis.models import I3D, check_precision
 from vadis.weights import cache as cache_room
 from vadis.weights.catalog import STAND_IN, WEIGHTS
 from vadis.weights.convert import state_key
@@ -108,9 +108,9 @@ def test_other_precisions_are_wrong_use(ready, monkeypatch):
     with pytest.raises(UsageError, match=containing("'fp64'")):
         load_model(ready, "cpu", precision="fp64")
     with pytest.raises(UsageError, match=containing("bf16")):
-        check_precision("bf16", ModelCard("m", "c3d", ("rgb",), ("a",)), torch.device("cpu"))
+        check_precision("bf16", "c3d", torch.device("cpu"))
     with pytest.raises(DeviceError, match=containing("cuda")):
-        check_precision("bf16", ModelCard("m", "i3d", ("rgb",), ("a",)), torch.device("cuda"))
+        check_precision("bf16", "i3d", torch.device("cuda"))
 
 
 def test_an_unknown_name_lists_the_known_ones():

@@ -78,6 +78,7 @@ class TrainOptions:
     tensorboard: Annotated[bool, flag(OUTPUT, "Write events for TensorBoard into the run.", "--tensorboard")] = False
     jobs: Annotated[int, option(MACHINE, "Processes that load clips; 0: none.", metavar="N", min=0)] = 2
     device: options.Device = "auto"
+    precision: options.Precision = "fp32"
     offline: options.Offline = False
 
 

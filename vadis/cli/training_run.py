@@ -29,10 +29,10 @@ from vadis.errors import UsageError
 from vadis.evaluation.paper_plan import IMAGENET_MODEL, PUBLISHED
 from vadis.evaluation.paper_tables import Cell
 from vadis.flow.store import FlowStore, without_flow
-from vadis.models import MODELS, joined_for_training
+from vadis.models import MODELS, check_precision
+from vadis.models.card import EXACT
 from vadis.training import log
 from vadis.training import plan as training
-from vadis.training.checkpoint import CHECKPOINTS_NAME, list_checkpoints
 from vadis.training.distributed import Process, is_torchrun, joined, run_unless_stopped
 from vadis.training.linear_probe import FeatureStore, compute_features, examples_to_probe, train_last_layer
 from vadis.training.loop import Context, StopRequested
@@ -53,7 +53,7 @@ def run(options: TrainOptions) -> None:
     with joined(options.device) as process:
         terminal.settings.quiet |= not process.is_main
         info(dataset.summary())
-        plan = _plan(options, dataset, process.world_size)
+        plan = _plan(options, dataset, process)
         if process.is_main:
             training.begin(options.output, plan, resume=options.resume, allow_inexact=options.allow_inexact)
         # PyTorch imports what its first optimiser needs: seconds in which a signal would have to wait, later.
@@ -74,7 +74,7 @@ def _find_data(options: TrainOptions) -> Dataset:
     """Return the dataset, after all that can be refused without it."""
     check_folder_name(options.output)
     if not is_torchrun():
-        resolve_device(options.device)
+        check_precision(options.precision, options.arch or "i3d", resolve_device(options.device))
     begins_anew = options.from_model in (SCRATCH, IMAGENET)
     if options.width is not None and not begins_anew:
         raise UsageError("--width is for networks made anew; a model has its own", hint="add --from scratch")
@@ -108,7 +108,7 @@ def _make_data(options: TrainOptions) -> Path:
     return root
 
 
-def _plan(options: TrainOptions, dataset: Dataset, num_processes: int) -> Plan:
+def _plan(options: TrainOptions, dataset: Dataset, process: Process) -> Plan:
     begins_anew = options.from_model in (SCRATCH, IMAGENET)
     load = partial(load_for_command, device="cpu", offline=options.offline, option="--from", announce=False)
     start = None if begins_anew else load(options.from_model, None if options.streams == "both" else options.streams)
@@ -123,8 +123,10 @@ def _plan(options: TrainOptions, dataset: Dataset, num_processes: int) -> Plan:
     runs = row.networks(streams) if options.mode == "fixed" else row.training_groups(streams)
     mode = "scratch" if begins_anew else options.mode
     defaults = {run: default_recipe(architecture, dataset.name, run, mode) for run in runs}
-    sizes = {"num_clips": len(dataset.examples("train")), "num_processes": num_processes}
+    sizes = {"num_clips": len(dataset.examples("train")), "num_processes": process.world_size}
     recipes = choose_recipes(defaults, options.recipe, _changes(options), **sizes)
+    for recipe in recipes.values():
+        check_precision(recipe.precision, architecture, process.device)
     imagenet = load(IMAGENET_MODEL, None) if options.from_model == IMAGENET else None
     width = options.width or next(iter(recipes.values())).width
     plan = Plan(dataset, recipes, start, architecture, streams, imagenet, width, options.mirror, options.mode)
@@ -135,7 +137,7 @@ def _plan(options: TrainOptions, dataset: Dataset, num_processes: int) -> Plan:
 
 
 def _changes(options: TrainOptions) -> dict[str, str]:
-    changes = {}
+    changes = {} if options.precision == EXACT else {"precision": options.precision}
     for change in options.changes or ():
         key, equals, value = change.partition("=")
         if not equals:
@@ -147,21 +149,19 @@ def _changes(options: TrainOptions) -> dict[str, str]:
 def _train(plan: Plan, options: TrainOptions, process: Process) -> tuple[Networks, States]:
     resume, inexact = options.resume, options.allow_inexact
     context = Context(process, options.jobs, resume=resume, allow_inexact=inexact, stop_requested=signals.pending)
-    store: FlowStore | None = None
     if plan.mode == "fixed":
         work: Callable[..., Any] = partial(train_last_layer, store=_compute_features(plan, options.output, process))
     else:
-        if "flow" in plan.streams:
-            store = _fill_flow_store(options, plan.dataset, process)
+        store = _fill_flow_store(options, plan.dataset, process) if "flow" in plan.streams else None
         work = partial(training.train_run, store=store)
     networks, states = Networks(), States()
     for run in plan.recipes:
         division = plan.division(run)
         counts = f"{len(division.train):,} videos, {len(division.val):,} for validation"
-        info("\n  ".join([f"{run}: learns from {counts}, on {process.device}", *division.notes]))
-        is_new = not list_checkpoints(options.output / run / CHECKPOINTS_NAME)
-        if is_new and plan.mode != "fixed" and process.is_main:
-            _say_pace(run, plan, context, store)
+        precision = EXACT if plan.mode == "fixed" else plan.recipes[run].precision
+        info("\n  ".join([f"{run}: learns from {counts}, on {process.device}, in {precision}", *division.notes]))
+        if plan.mode == "full" and process.device.type == "cpu":  # elsewhere a step is soon done
+            context = replace(context, first_pass=partial(_say_pace, run, plan, process))
         try:
             with _watching(run, plan, options, process) as watch:
                 states[run], trained = work(run, plan, options.output, replace(context, report=watch))
@@ -172,20 +172,17 @@ def _train(plan: Plan, options: TrainOptions, process: Process) -> tuple[Network
     return networks, states
 
 
-def _say_pace(run: str, plan: Plan, context: Context, store: FlowStore | None) -> None:
-    process, recipe, division = context.process, plan.recipes[run], plan.division(run)
-    with signals.deferred():
-        network = joined_for_training(training.new_networks(plan, run))
-        clips = training.clips_of(plan, run, division.train, train=True, store=store)
-        pace = training.measure_pace(network, clips, context)
-    if pace is None:
-        return
-    step, whole = training.expected_seconds(pace, recipe, len(division.val), process.world_size, context.workers)
+def _say_pace(run: str, plan: Plan, process: Process, clip_seconds: float) -> None:
+    """Say how long a run takes of whose network one pass forward and backward is known, per clip."""
+    recipe, num_val = plan.recipes[run], len(plan.division(run).val)
+    step = recipe.batch_size / process.world_size * clip_seconds
+    validations = 1 + (recipe.steps // recipe.validate_every if recipe.validate_every else 0)
+    whole = recipe.steps * step + validations * num_val / process.world_size * clip_seconds / 3  # a third is forward
     early = ", less where the validation loss saturates" if recipe.schedule == "plateau" else ""
     one = clock(step) if step >= 10 else f"{step:.2g} s"
     every = f"{clock(whole)} for {recipe.steps:,} steps{early}"
     info(f"{run}: about {one} for a step of {recipe.batch_size} clips, {every}")
-    if process.device.type == "cpu" and plan.start is not None and whole >= 600:
+    if plan.start is not None and whole >= 600:
         num = terminal.num_videos(len(plan.dataset.examples("train")))
         info(f"on a CPU, --mode fixed is better: it looks at each of {num} once, and trains the last layer in seconds")
 
@@ -241,7 +238,8 @@ def _compute_features(plan: Plan, folder: Path, process: Process) -> FeatureStor
         raise UsageError("--mode fixed runs in one process", hint="run it without torchrun; it takes seconds")
     store, examples = FeatureStore(folder, plan), examples_to_probe(plan)
     missing = sum(store.features(example) is None for example in examples)
-    info(f"features of {len(examples):,} videos, {missing:,} of them to be computed, on {process.device}")
+    where = f"{process.device}, in {plan.first_recipe.precision}"
+    info(f"features of {len(examples):,} videos, {missing:,} of them to be computed, on {where}")
     with signals.deferred(), terminal.video_progress() as bars:
         bar = bars.add_task("features", total=len(examples))
         computed = compute_features(plan, store, process.device)

@@ -221,7 +221,8 @@ class _Labeller:
             torch.set_num_threads(cores)  # Ray lets it have one
         networks = {name: network.to(device) for name, network in options.model.networks.items()}
         model = replace(options.model, networks=networks, device=device, may_leave_device=False)
-        check_precision(model.precision, model.card, device)  # where the command was given it was no slower
+        # Where the command was given it was no slower.
+        check_precision(model.precision, model.card.architecture, device)
         begin = partial(_VideoElsewhere, model=model, folder=folder, share_bytes=share_bytes, part=options.part)
         label = replace(options, model=model).label
         self._part = options.part

@@ -120,9 +120,9 @@ def inference_form(model: Model) -> dict[str, InferenceForm]:
     return {name: model.folded[name] for name in model.networks}
 
 
-def check_precision(precision: str, card: ModelCard, device: torch.device) -> None:
-    """Raise UsageError for a precision that this model has not, DeviceError for one that would be slower there."""
-    row, without = MODELS[card.architecture], "leave `precision` out"
+def check_precision(precision: str, architecture: str, device: torch.device) -> None:
+    """Raise UsageError for a precision that models of a kind have not, DeviceError for one that is slower there."""
+    row, without = MODELS[architecture], "leave `precision` out"
     if precision not in PRECISIONS:
         raise UsageError(f"unknown precision {precision!r}", hint=f"use {' or '.join(PRECISIONS)}")
     if precision not in row.precisions:

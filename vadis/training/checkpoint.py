@@ -8,13 +8,14 @@ been read back; loading takes the newest whose every byte is as written. All ran
 position: generators have no state here.
 """
 
+import copy
 import hashlib
 import json
 import math
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,6 @@ from vadis.training.log import RESUME, Resumed
 from vadis.training.recipes import Recipe
 from vadis.weights.model_file import describe_difference
 
-SCHEMA = 1
 KEPT = 2  # the newest, and one before it should the disk lose the newest
 CHECKPOINTS_NAME = "checkpoints"
 
@@ -58,7 +58,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
 
     On a full disk surplus checkpoints are removed, and it is tried once more.
     """
-    metadata = {"schema": str(SCHEMA), "state": json.dumps(checkpoint.state, allow_nan=False)}
+    metadata = {"state": json.dumps(checkpoint.state, allow_nan=False)}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
     content = safetensors.torch.save(tensors, metadata)
     step = f"step-{checkpoint.step:09d}."
@@ -96,9 +96,6 @@ def load_checkpoint(path: Path) -> Checkpoint:
         hint = "look at the disk; a run goes on with `resume=True` from the newest one that is whole"
         raise DamagedCheckpointError(f"the checkpoint {path} is damaged: it is not what was written", hint)
     metadata = parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
-    if metadata["schema"] != str(SCHEMA):
-        message = f"the checkpoint {path} has schema {metadata['schema']}, this vadis reads {SCHEMA}"
-        raise VadisError(message, hint="go on with the vadis that wrote it, or choose another folder")
     return Checkpoint(int(match[1]), safetensors.torch.load(content), parse_json(metadata["state"]))
 
 
@@ -178,8 +175,7 @@ class Plateau:
 
     best: float | None = None  # validation loss, in nats
     stale: int = 0  # validations in a row without improvement
-    drops: int = 0  # divisions of the rate so far
-    exhausted: bool = False  # saturated again after the last division
+    drops: int = 0  # saturations so far: each divides the rate, or ends the run where it has been divided enough
 
 
 def learning_rate(recipe: Recipe, step: int, plateau: Plateau) -> float:
@@ -187,7 +183,7 @@ def learning_rate(recipe: Recipe, step: int, plateau: Plateau) -> float:
     warmup = recipe.warmup_steps
     share = (step + 1) / warmup if step < warmup else 1.0  # of the rate that the schedule says
     if recipe.schedule == "plateau":
-        return share * recipe.learning_rate / recipe.plateau_factor**plateau.drops
+        return share * recipe.learning_rate / recipe.plateau_factor ** min(plateau.drops, recipe.plateau_drops)
     if recipe.schedule == "cosine":
         done = max(step - warmup, 0) / max(recipe.steps - warmup, 1)
         return share * recipe.learning_rate * (1 + math.cos(math.pi * done)) / 2
@@ -201,14 +197,12 @@ def after_validation(recipe: Recipe, plateau: Plateau, loss: float) -> Plateau:
         return replace(plateau, best=loss, stale=0)
     if plateau.stale + 1 < recipe.plateau_patience:
         return replace(plateau, stale=plateau.stale + 1)
-    if plateau.drops >= recipe.plateau_drops:
-        return replace(plateau, stale=0, exhausted=True)
     return replace(plateau, stale=0, drops=plateau.drops + 1)
 
 
 def is_finished(recipe: Recipe, step: int, plateau: Plateau) -> bool:
     """Return whether all steps are done, or the loss has saturated at the lowest rate."""
-    return step >= recipe.steps or (recipe.schedule == "plateau" and plateau.exhausted)
+    return step >= recipe.steps or (recipe.schedule == "plateau" and plateau.drops > recipe.plateau_drops)
 
 
 @dataclass
@@ -245,7 +239,7 @@ class State:
         self.network, self._recipe = network, recipe
         self.progress = TrainingProgress(micro_batch)
         self.best: dict[str, Tensor] = {}  # of the network at its best validation, on the CPU
-        self.average: dict[str, Tensor] = {}  # of the network over the steps so far, where the recipe has one
+        self.average = copy.deepcopy(network) if recipe.ema_decay else network  # over the steps: validated and kept
         self.parameters = {name: value for name, value in network.named_parameters() if value.requires_grad}
         parts: tuple[list[Tensor], list[Tensor]] = ([], [])
         for name, value in self.parameters.items():
@@ -277,31 +271,20 @@ class State:
 
     def move_average(self) -> None:
         """Move the average over steps, if there is one, towards what the network is after this step."""
-        if not self._recipe.ema_decay:
+        if self.average is self.network:
             return
         step = self.progress.step
         kept = min(self._recipe.ema_decay, (1 + step) / (10 + step))  # at first less: as TensorFlow's
-        for key, value in self.network.state_dict().items():
-            if key in self.average and value.is_floating_point():
-                self.average[key].lerp_(value, 1 - kept)
-            else:
-                self.average[key] = value.clone()
-
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Let the network be its average over steps, if there is one, in this block."""
-        now = {key: value.clone() for key, value in self.network.state_dict().items()}
-        self.network.load_state_dict({**now, **self.average})
-        try:
-            yield
-        finally:
-            self.network.load_state_dict(now)
+        kept *= step > 1
+        for mean, value in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
+            mean.copy_(mean.lerp(value, 1 - kept) if value.is_floating_point() else value)
 
     def to_checkpoint(self, made_with: dict[str, Any], averages: Mapping[str, Tensor]) -> Checkpoint:
         """Return all of it; ``averages`` has tensors by key that are taken instead of the network's own."""
         tensors = {f"network.{key}": value for key, value in {**self.network.state_dict(), **averages}.items()}
         tensors |= {f"best.{key}": value for key, value in self.best.items()}
-        tensors |= {f"average.{key}": value for key, value in self.average.items()}
+        if self.average is not self.network:
+            tensors |= {f"average.{key}": value for key, value in self.average.state_dict().items()}
         for name, parameter in self.parameters.items():
             kept = self.optimizer.state[parameter]
             tensors |= {f"{slot}.{name}": kept[key] for slot, key in _SLOTS.items() if kept.get(key) is not None}
@@ -313,14 +296,12 @@ class State:
         for key, value in loaded.tensors.items():
             part, _, name = key.partition(".")
             parts[part][name] = value
-        own = self.network.state_dict()
-        if difference := describe_difference(own, parts["network"]):
+        if difference := describe_difference(self.network.state_dict(), parts["network"]):
             hint = "choose another folder, or ask for that network again"
             raise UsageError(f"the run in this folder trains another network: {difference}", hint)
+        self.average.load_state_dict(parts["average"] or parts["network"])
         self.network.load_state_dict(parts["network"])
         self.best = parts["best"]
-        if self._recipe.ema_decay:
-            self.average = {key: value.to(own[key].device) for key, value in parts["average"].items()}
         if loaded.state["made_with"].get("optimizer", "sgd") == self._recipe.optimizer:
             for slot, key in _SLOTS.items():
                 for name in parts[slot].keys() & self.parameters.keys():

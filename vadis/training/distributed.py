@@ -104,14 +104,9 @@ class Process:
         for tensor, part in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
 
-    @_exchange()
     def maximum(self, *values: int) -> tuple[int, ...]:
         """Return the greatest of each value over all processes."""
-        if self.world_size == 1:
-            return values
-        greatest = torch.tensor(values, dtype=torch.int64, device=self.device)
-        dist.all_reduce(greatest, op=dist.ReduceOp.MAX)
-        return tuple(greatest.tolist())
+        return tuple(map(max, zip(*self.gather(values), strict=True)))
 
     @_exchange()
     def gather(self, value: T) -> list[T]:

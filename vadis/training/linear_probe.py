@@ -29,10 +29,11 @@ from vadis.inference.features import Features, save_features, saved_settings, se
 from vadis.inference.predict import WHOLE_VIDEO, predict
 from vadis.inference.prefetch import PendingVideo
 from vadis.models import MODELS, Model
+from vadis.models.card import EXACT
 from vadis.models.i3d import I3D
 from vadis.models.i3d_inference import FEATURES
 from vadis.results import VideoResult, printable
-from vadis.training.loader import Loaded, allowed_broken, refuse_many_broken
+from vadis.training.loader import Loaded, refuse_many_broken
 from vadis.training.log import RESUME
 from vadis.training.loop import Context, KeptState, Trainer, validate_clips
 from vadis.training.plan import Networks, Plan, list_sha256, new_networks, tensors_of
@@ -58,9 +59,8 @@ class FeatureStore:
             "frames": MODELS[model.card.architecture].test_frames,
             "window_frames": model.card.window_frames,
             "test_window": model.card.test_window,
+            "snapshots": MODELS[model.card.architecture].snapshots,
         }
-        if snapshots := MODELS[model.card.architecture].snapshots:
-            self.settings["snapshots"] = snapshots
         self._networks = tuple(model.networks)
         self._loaded: dict[Path, dict[str, FeatureRow]] = {}
 
@@ -102,7 +102,7 @@ def model_to_probe(plan: Plan, device: torch.device) -> Model:
     assert plan.start is not None
     start = plan.start.only(plan.streams)
     card = replace(plan.card, name=start.card.name, labels=start.card.labels)
-    return Model(card, start.networks, device, start.sha256)
+    return Model(card, start.networks, device, start.sha256, precision=plan.first_recipe.precision)
 
 
 def compute_features(
@@ -171,12 +171,10 @@ def train_last_layer(
     The features in ``store`` are divided by their root mean square over the training videos, so that a learning rate
     means the same for every model; the trained weights take the divisor in.
     """
-    recipe, division, classes = plan.recipes[name], plan.division(name), plan.dataset.classes
+    recipe = replace(plan.recipes[name], precision=EXACT)  # another is that of the features: the layer itself is quick
+    division, classes = plan.division(name), plan.dataset.classes
     examples = examples_to_probe(plan)
     features = {example: arrays[name] for example in examples if (arrays := store.features(example))}
-    if (missing := sum(example not in features for example in examples)) > allowed_broken(len(examples)):
-        message = f"the features of {missing:,} of {len(examples):,} videos are not in {store.folder}"
-        raise VadisError(message, hint="going on with `resume=True` computes them")
     train, val = ([example for example in part if example in features] for part in (division.train, division.val))
     if lost := sorted({each.label for each in division.train} - {each.label for each in train}):
         message = f"no training video can be read of {counted(lost, 'class')}: {some(lost)}"

@@ -16,7 +16,6 @@ import signal
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from itertools import count, islice
-from math import floor
 from multiprocessing.util import Finalize
 from random import Random
 from types import FrameType
@@ -355,14 +354,9 @@ class VideoClips:
         return np.ascontiguousarray(levels[:, :, rows, columns]), place.start + len(levels)
 
 
-def allowed_broken(num_videos: int) -> int:
-    """Return how many videos may be broken: 1 %, and one however few there are."""
-    return max(1, floor(MAX_BROKEN * num_videos))
-
-
 def refuse_many_broken(broken: Sequence[tuple[str, str]], num_videos: int, last: VideoError) -> None:
     """Raise VadisError where more videos are ``broken``, (path, code) each, than may be."""
-    if len(broken) > allowed_broken(num_videos):
+    if len(broken) > max(1, MAX_BROKEN * num_videos):
         videos = some((f"{path} ({code})" for path, code in broken), 20)
         message = f"{len(broken):,} of {num_videos:,} videos cannot be read: {videos}"
         raise VadisError(message, hint=last.own_hint or "repair or remove them; up to 1 % may be broken")

@@ -22,6 +22,7 @@ from vadis.datasets.dataset import some
 from vadis.device import NoMemoryError, release, runs_out_of_memory
 from vadis.errors import UsageError, VadisError
 from vadis.files import locked, os_errors_as
+from vadis.models.card import EXACT, PRECISIONS
 from vadis.training import checkpoint, loader
 from vadis.training.distributed import Process, run_unless_stopped
 from vadis.training.log import Event, MemoryShort, Resumed, Saved, StepDone, Validated, open_log
@@ -67,6 +68,7 @@ class Context:
     resume: bool = False  # go on with what lies in the folder, or begin where nothing does
     allow_inexact: bool = False  # go on although recipe, data, processes, threads, device or PyTorch have changed
     report: Callable[[Event], None] = lambda event: None  # gets every event, in the main process only
+    first_pass: Callable[[float], None] = lambda seconds: None  # gets what it took per clip, in the main process
     stop_requested: Callable[[], int] = lambda: 0  # called often: the number of a signal that asks to stop, or 0
 
 
@@ -106,6 +108,7 @@ class Trainer:
         self.log: Callable[[Event], None] | None = None  # of the main process
         self.stream: Generator[loader.TrainingClip, None, None] | None = None
         self.step_seconds: float | None = None  # smoothed
+        self.pass_seconds = 0.0  # of the last pass, for each of its clips
         self.has_abandoned_pass = False  # a pass goes on although the run has been stopped
         self.saved: tuple[int, int] | None = None  # (step, validated_at) of the last checkpoint
         self.saved_seconds = time.monotonic()
@@ -189,20 +192,19 @@ class Trainer:
 
     def validate(self, validator: Callable[[nn.Module], Validation]) -> None:
         """Measure how good the network is, and let the schedule know."""
-        with self.state.averaged():
-            self.network.eval()
-            found, now = self.process.gather(validator(self.network))[0], self.progress
-            now.plateau, now.validated_at = checkpoint.after_validation(self.recipe, now.plateau, found.loss), now.step
-            if is_best := found.loss < (now.best[1] if now.best else math.inf):
-                now.best = (now.step, found.loss, found.accuracy)
-                self.state.best = {key: value.cpu().clone() for key, value in self.network.state_dict().items()}
+        network, now = self.state.average.eval(), self.progress
+        found = self.process.gather(validator(network))[0]
+        now.plateau, now.validated_at = checkpoint.after_validation(self.recipe, now.plateau, found.loss), now.step
+        if is_best := found.loss < (now.best[1] if now.best else math.inf):
+            now.best = (now.step, found.loss, found.accuracy)
+            self.state.best = {key: value.cpu().clone() for key, value in network.state_dict().items()}
         self.emit(Validated(now.step, found.loss, found.accuracy, self.state.learning_rate(), is_best))
 
     def keep_best(self) -> KeptState:
         """Make the network what it was at its best validation, or leave it as it is where there was none."""
         now = self.progress
         if now.best is None:
-            self.network.load_state_dict({**self.network.state_dict(), **self.state.average})
+            self.network.load_state_dict(self.state.average.state_dict())
             return KeptState(now.step, now.step, None)
         self.network.load_state_dict(self.state.best)
         step, loss, accuracy = now.best
@@ -255,6 +257,8 @@ class Trainer:
                 return
             self.averages.add(len(piece) / len(share))
             passed.append(result)
+            if self.step_seconds is None and len(passed) == 1 and self.process.is_main:
+                self.context.first_pass(self.pass_seconds)
 
     def _pass_piece(self, piece: range, num_clips: int) -> MicroBatchResult:
         assert self.stream is not None
@@ -262,9 +266,11 @@ class Trainer:
         assert [clip.position for clip in clips] == list(piece)
         self.averages.restore()
         torch.manual_seed(loader.derived_seed(self.recipe.seed, "dropout", piece.start))
-        batch = stack_clips(clips, self.process.device)
-        losses, correct = clip_losses(self.network, *batch, label_smoothing=self.recipe.label_smoothing)
+        began, batch = time.monotonic(), stack_clips(clips, self.process.device)
+        smoothing, precision = self.recipe.label_smoothing, self.recipe.precision
+        losses, correct = clip_losses(self.network, *batch, label_smoothing=smoothing, precision=precision)
         (losses.sum() / num_clips).backward()  # type: ignore[no-untyped-call]
+        self.pass_seconds = (time.monotonic() - began) / len(clips)
         return [clip.name for clip in clips], losses.detach(), correct
 
     def _smallest_piece(self, micro_batch: int) -> int:
@@ -341,14 +347,22 @@ def stack_clips(clips: list[loader.TrainingClip], device: torch.device) -> tuple
 
 
 def clip_losses(
-    network: nn.Module, batches: Sequence[Tensor], labels: Tensor, *, label_smoothing: float = 0.0
+    network: nn.Module,
+    batches: Sequence[Tensor],
+    labels: Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    precision: str = EXACT,
 ) -> tuple[Tensor, Tensor]:
     """Return the cross-entropy of each clip in nats, float32 (B,), and whether its class scored highest, bool (B,).
 
+    The network's products are computed in ``precision``, its statistics and what follows it in float32.
     What counts is set by the network's ``training_steps`` while it learns, else its ``test_steps``: the mean over the
     steps in time, the last step, or each (the losses' mean; the answer is the last step's).
     """
-    logits = network(*batches).float()  # (B, classes, steps)
+    with torch.autocast(labels.device.type, PRECISIONS[precision], enabled=precision != EXACT):
+        logits = network(*batches)  # (B, classes, steps)
+    logits = logits.float()
     counts = getattr(network, "training_steps" if network.training else "test_steps", "mean")
     cross_entropy = partial(functional.cross_entropy, reduction="none", label_smoothing=label_smoothing)
     answer = logits.mean(dim=2) if counts == "mean" else logits[:, :, -1]  # (B, classes)

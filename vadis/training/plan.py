@@ -9,7 +9,6 @@ RUN/model.safetensors    all networks, with the labels, the recipes and, once kn
 
 import hashlib
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
@@ -22,7 +21,6 @@ from torch import Tensor, nn
 
 from vadis.datasets import Dataset, Example
 from vadis.datasets.dataset import Division, hold_out, path_below
-from vadis.device import release, runs_out_of_memory
 from vadis.errors import UsageError
 from vadis.files import os_errors_as, write_file
 from vadis.flow.store import FlowStore
@@ -31,20 +29,18 @@ from vadis.models.inception import from_imagenet
 from vadis.parsing import parse_json
 from vadis.results import label_fault, printable
 from vadis.training.checkpoint import differences
-from vadis.training.distributed import run_unless_stopped
-from vadis.training.loader import ClipDataset, TrainingClip, VideoClips, derived_seed
-from vadis.training.loop import Context, KeptState, Trainer, clip_losses, stack_clips, validate_clips
+from vadis.training.loader import VideoClips, derived_seed
+from vadis.training.loop import Context, KeptState, Trainer, validate_clips
 from vadis.training.recipes import Recipe
 from vadis.video.metadata import SHORT_SIDE
 from vadis.weights.load import published_name
-from vadis.weights.model_file import describe_difference, save_model
+from vadis.weights.model_file import save_model
 
 RUN_NAME, MODEL_NAME, STORE_NAME = "run.json", "model.safetensors", "flow-store"
 VIDEOS_NAME = "videos"  # where the videos lie that a recipe makes itself
 LAST_LAYER = "Logits."  # how its keys begin, in every architecture
 Networks = dict[str, dict[str, Tensor]]  # by name: tensors by key
 States = dict[str, KeptState]  # by run
-FORWARD_SHARE = 1 / 3  # of a pass forward and backward: the backward one takes twice as long
 VAL_SHARE = Fraction(1, 20)  # of each class, for validation, where a dataset has no split and the recipe needs it
 
 
@@ -150,9 +146,9 @@ class Plan:
         return division
 
     def to_json(self) -> dict[str, Any]:
-        """What must be the same for a run to go on."""
+        """What must be the same for a run to go on; ``schema`` is that of all that lies in its folder."""
         card = self.card
-        asked = {"schema": 1, "architecture": card.architecture, "streams": list(card.streams), "width": card.width}
+        asked = {"schema": 2, "architecture": card.architecture, "streams": list(card.streams), "width": card.width}
         return {**asked, "labels": list(card.labels), **card.provenance}
 
 
@@ -203,12 +199,13 @@ def new_networks(plan: Plan, run: str) -> dict[str, nn.Module]:
     networks = build_networks(replace(plan.card, streams=plan.runs[run]))
     for name, network in networks.items():
         if plan.start is not None:
-            source = plan.start.networks[name].state_dict()
-            copy_body(source, network)
+            source, own = plan.start.networks[name].state_dict(), network.state_dict()
+            last = {key: value for key, value in own.items() if key.startswith(LAST_LAYER)}
             if plan.keeps_last_layer:  # the outputs are the first axis of all its tensors
                 order = [plan.start.card.labels.index(label) for label in plan.dataset.classes]
-                last = {key: value[order] for key, value in source.items() if key.startswith(LAST_LAYER)}
-                network.load_state_dict({**network.state_dict(), **last})
+                last = {key: source[key][order] for key in last}
+            counters = {key: value for key, value in own.items() if key.endswith(".num_batches_tracked")}
+            network.load_state_dict({**source, **last, **counters})  # which wants every name and shape
         elif plan.imagenet is not None:
             try:
                 from_imagenet(network, plan.imagenet.networks["rgb"].state_dict())
@@ -217,62 +214,6 @@ def new_networks(plan: Plan, run: str) -> dict[str, nn.Module]:
                 hint = "let it begin from scratch, or from a model of its own architecture"
                 raise UsageError(message, hint) from error
     return networks
-
-
-def copy_body(source: Mapping[str, Tensor], network: nn.Module) -> None:
-    """Copy everything but the last layer; raise UsageError with the names unless all else is the same."""
-
-    def body(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        counter = ".num_batches_tracked"
-        return {k: v for k, v in state.items() if not k.startswith(LAST_LAYER) and not k.endswith(counter)}
-
-    own, copied = network.state_dict(), body(source)
-    if difference := describe_difference(body(own), copied):
-        hint = "begin from a model of the same architecture and width, or from scratch"
-        raise UsageError(f"the model to begin from is another network: {difference}", hint)
-    network.load_state_dict({**own, **copied})
-
-
-def measure_pace(network: nn.Module, clips: ClipDataset, context: Context) -> tuple[float, float] | None:
-    """Return the seconds to load a clip, and to learn from it; None where memory runs out or a stop is requested.
-
-    The network is of no use afterwards.
-    """
-    device, paces = context.process.device, list[tuple[float, float]]()
-
-    def measure() -> None:
-        began = time.perf_counter()
-        clip = TrainingClip(0, *clips.clip(0, 0))
-        loaded = time.perf_counter() - began
-        network.to(device).train()
-        number = getattr(network, "min_batch_size", 1)
-        for _ in range(2 if device.type == "cuda" else 1):  # a GPU's first pass chooses its algorithms
-            began = time.perf_counter()
-            losses, _ = clip_losses(network, *stack_clips([clip] * number, device))
-            losses.sum().backward()  # type: ignore[no-untyped-call]
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-        paces.append((loaded, (time.perf_counter() - began) / number))
-
-    is_short = run_unless_stopped(partial(runs_out_of_memory, measure), context.stop_requested, device)
-    if is_short:
-        release(device)
-    return paces[0] if is_short is False else None
-
-
-def expected_seconds(
-    pace: tuple[float, float], recipe: Recipe, num_val: int, num_processes: int, workers: int
-) -> tuple[float, float]:
-    """Return what a step takes, and all steps with the validations, each on ``num_val`` clips; ``pace`` as measured."""
-    load, learn = pace
-
-    def seconds(num_clips: int, network: float) -> float:
-        each = max(network, load / workers) if workers else network + load  # workers load in the meantime
-        return num_clips / num_processes * each
-
-    step = seconds(recipe.batch_size, learn)
-    validations = 1 + (recipe.steps // recipe.validate_every if recipe.validate_every else 0)
-    return step, recipe.steps * step + validations * seconds(num_val, FORWARD_SHARE * learn)
 
 
 def train_run(

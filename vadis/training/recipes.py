@@ -15,6 +15,7 @@ from typing import Any
 from vadis.datasets.dataset import did_you_mean
 from vadis.errors import UsageError
 from vadis.files import os_errors_as
+from vadis.models.card import PRECISIONS
 from vadis.parsing import decode, parse_json, parse_toml
 from vadis.results import printable
 
@@ -54,6 +55,7 @@ class Recipe:
     seed: int = 0  # of everything random: order of clips, augmentation, dropout, and videos that are made
     mirror: bool = True  # show half of the clips mirrored; off where classes tell left from right; (paper)
     width: float = 1.0  # multiplies the channel counts of a network made anew, where nothing else is asked for; (paper)
+    precision: str = "fp32"  # of the networks' products while they learn, or "bf16"; all else is float32; (paper)
     test_window: int = 0  # frames of the windows that the model looks through; 0: as its architecture does; (paper)
     dataset: str = ""  # where no data are named: that of vadis.datasets.camera
     videos: int = 0  # of each class, in all splits, of that dataset
@@ -69,7 +71,11 @@ class Recipe:
         return {**asdict(self), "milestones": [list(pair) for pair in self.milestones]}
 
 
-_CHOICES = {"schedule": ("plateau", "steps", "cosine"), "optimizer": ("sgd", "adamw")}
+_CHOICES = {
+    "schedule": ("plateau", "steps", "cosine"),
+    "optimizer": ("sgd", "adamw"),
+    "precision": tuple(PRECISIONS),
+}
 _RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
     "at least 1": ("batch_size micro_batch steps plateau_patience clip_frames", lambda value: value >= 1),
     "not negative, and finite": (

@@ -61,7 +61,7 @@ def load_model(
             hint = f"{unknown.hint}; or give the path of a vadis model file"
             raise UsageError(f"{unknown.message}, nor a file of that name", hint)
         model = load_model_file(path, target)
-    check_precision(precision, model.card, target)
+    check_precision(precision, model.card.architecture, target)
     model.may_leave_device, model.precision = device == "auto", precision
     return model if streams is None else model.only(("rgb", "flow") if streams == "both" else (streams,))
 
