@@ -241,6 +241,11 @@ LISTS = {
         },
         EXPECTED,
     ),
+    "absolute paths of another machine, in a folder of another name": (
+        under("videos", FLAT),
+        {"train.csv": "".join(f"/mnt/ssd/20bn/{name} {name[:2]}\n" for name in FLAT)},
+        {"train": {f"videos/{name}": name[:2] for name in FLAT}},
+    ),
     "deeper, in folders that say nothing else": (
         under("data/train", FLAT),
         {"data/train/metadata.csv": "file_name,label\n" + "".join(f"{name},{name[:2]}\n" for name in FLAT)},
@@ -308,6 +313,12 @@ def test_files_of_equal_names_in_many_classes_on_another_machine(tree):
     absolute = [name.replace("videos/train/", "D:\\k400\\").replace("/", "\\") for name in names]
     text = "".join(f"{written}\t{name.split('/')[2]}\n" for written, name in zip(absolute, names, strict=True))
     assert shown(find_dataset(tree(*names, lists={"train.txt": text}))) == {"train": by_folder(names)}
+
+
+def test_a_missing_video_is_not_found_in_the_folder_of_another_split_or_class(tree):
+    lists = {f"{split}.csv": lines(under(f"/mnt/ssd/k400/{split}", K400)) for split in ("train", "val")}
+    dataset = find_dataset(tree(*TRAIN, *VAL[1:], "val/zumba/ab1.mp4", lists=lists), allow_missing=1.0)
+    assert shown(dataset) == {"train": by_folder(TRAIN), "val": by_folder(VAL[1:])}
 
 
 def test_results_of_classify_are_no_list(tree):
