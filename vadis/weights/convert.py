@@ -420,7 +420,4 @@ def _torch_export(program: torch.export.ExportedProgram, model: Model, frames: i
     return content.getvalue()
 
 
-EXPORTS: dict[str, Callable[[torch.export.ExportedProgram, Model, int | None], bytes]] = {
-    "onnx": _onnx,
-    "torch-export": _torch_export,
-}
+EXPORTS: dict[str, Callable[..., bytes]] = {"onnx": _onnx, "torch-export": _torch_export}
