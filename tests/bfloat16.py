@@ -1,6 +1,6 @@
 """bfloat16 on processors that do not multiply it: what oneDNN computes there, by convolutions in float32.
 
-Weights, biases and what goes in and comes out are rounded to bfloat16. A product of two such numbers is exact in
+Weights and what goes in and comes out are rounded to bfloat16. A product of two such numbers is exact in
 float32, in which oneDNN sums them too, in another order. So this shows the error of the numbers, not a speed.
 """
 
@@ -11,15 +11,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from vadis.models.cpu_kernels import Convolution, DirectConv3d
+from vadis.models.cpu_kernels import Convolution, DirectConv3d, round_to_bfloat16
 from vadis.models.i3d import Axes
 
 
-def _emulated(weight: Tensor, bias: Tensor, stride: Axes, activation: str) -> Convolution:
-    convolve = DirectConv3d(weight.float(), bias.float(), stride, activation)
-    if weight.dtype == torch.float32:
-        return convolve
-    return lambda x, padding: convolve(x.float(), padding).to(weight.dtype)
+def _emulated(
+    weight: Tensor, bias: Tensor, stride: Axes, activation: str, dtype: torch.dtype = torch.float32
+) -> Convolution:
+    if dtype == torch.float32:
+        return DirectConv3d(weight, bias, stride, activation)
+    convolve = DirectConv3d(round_to_bfloat16(weight).float(), bias, stride, activation)
+    return lambda x, padding: convolve(x.to(dtype).float(), padding).to(dtype)
 
 
 @contextmanager

@@ -127,23 +127,18 @@ class Cores:
     """The processors on which several threads compute at once, each with an equal share of them, one at least."""
 
     def __init__(self, count: int) -> None:
-        self._count, self._threads = count, set[int]()
+        self.count, self.threads = count, set[int]()
 
     @contextmanager
     def shared(self) -> Iterator[None]:
         """Within this block the thread has a share, which grows when others leave theirs (see ``take_share``)."""
-        self._threads.add(threading.get_ident())
+        self.threads.add(threading.get_ident())
         _of_thread.cores = self
         try:
             yield
         finally:
             _of_thread.cores = None
-            self._threads.discard(threading.get_ident())
-
-    @property
-    def share(self) -> int:
-        """How many processors each thread has now."""
-        return max(1, self._count // max(1, len(self._threads)))
+            self.threads.discard(threading.get_ident())
 
 
 _of_thread = threading.local()
@@ -155,7 +150,7 @@ def take_share() -> None:
     if cores is not None:
         import torch
 
-        torch.set_num_threads(cores.share)
+        torch.set_num_threads(max(1, cores.count // len(cores.threads)))
 
 
 _log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import re
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from fractions import Fraction
@@ -201,23 +201,10 @@ class VideoResult:
         try:
             if record["schema"] != SCHEMA:
                 raise KeyError("schema")
-            error, fps, size = record.get("error"), record.get("source_fps"), record.get("source_size")
-            part = record.get("part")
-            same: dict[str, Any] = {name: _as_kind(record.get(name), kind) for name, kind in _SAME_IN_JSON.items()}
-            same |= {name: tuple(map(kind.from_json, record.get(name, ()))) for name, kind in _PARTS.items()}
-            return cls(
-                path=path_of(record),
-                status=str(record["status"]),
-                part=None if part is None else Part.from_json(part),
-                source_fps=None if fps is None else _rate(fps),
-                source_size=None if size is None else _size(*size),
-                flags=tuple(map(str, record.get("flags", ()))),
-                streams=tuple(map(str, record.get("streams", ()))),
-                sliding=_finite_values(record.get("sliding", {})),
-                **same,
-                error_code=None if error is None else str(error["code"]),
-                error_message=None if error is None else str(error["message"]),
-            )
+            found = {name: read(record[name]) for name, read in _READERS.items() if record.get(name) is not None}
+            if (error := record.get("error")) is not None:
+                found |= {"error_code": str(error["code"]), "error_message": str(error["message"])}
+            return cls(path_of(record), str(record["status"]), **found)
         except (LookupError, TypeError, AttributeError, ArithmeticError) as fault:
             raise ValueError("not a record of vadis classify") from fault
 
@@ -283,14 +270,6 @@ def is_like(label: str, pattern: str) -> bool:
     return fnmatchcase(unicodedata.normalize("NFC", label).casefold(), re.sub(r"[\[?]", r"[\g<0>]", folded))
 
 
-_SAME_IN_JSON: dict[str, type] = {
-    **dict.fromkeys(("source_bytes", "num_frames", "frames_decoded", "frames_declared"), int),
-    **dict.fromkeys(("source_mtime", "model", "model_sha256", "precision", "cudnn"), str),
-    "duration_seconds": float,
-}
-_PARTS: dict[str, Any] = {"labels": Label, "clip_score": Label, "timeline": Piece, "segments": Segment}
-
-
 def path_fields(path: str) -> dict[str, Any]:
     """Return a path as it stands in a record: as text, and where that is not all of it, exactly."""
     text = printable(path)
@@ -319,17 +298,22 @@ def _times(record: Mapping[str, Any]) -> tuple[float, float]:
     return _number(record["start"], most=end), end
 
 
-def _as_kind(value: Any, kind: type) -> Any:
-    if value is None:
-        return None
-    number = 0.0 if kind is str else _number(value)
-    if kind is not float and type(value) is not kind:
-        raise ValueError(f"{value!r} is none of {kind.__name__}")
-    return number if kind is float else value
+def _whole(value: Any) -> int:
+    if type(value) is not int:  # nor a bool
+        raise ValueError(f"{value!r} is no whole number")
+    _number(value)
+    return value
 
 
-def _size(width: Any, height: Any) -> tuple[int, int]:
-    if not (_as_kind(width, int) and _as_kind(height, int)):
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no text")
+    return value
+
+
+def _size(numbers: Any) -> tuple[int, int]:
+    width, height = map(_whole, numbers)
+    if not (width and height):
         raise ValueError(f"a picture of {width} × {height}")
     return width, height
 
@@ -343,6 +327,25 @@ def _rate(text: str) -> Fraction:
 def _finite_values(values: Any) -> dict[str, Any]:
     json.dumps(values, allow_nan=False)  # raises ValueError
     return dict(values)
+
+
+def _each(read: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
+    return lambda values: tuple(map(read, values))
+
+
+_PARTS: dict[str, Any] = {"labels": Label, "clip_score": Label, "timeline": Piece, "segments": Segment}
+_READERS: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("source_bytes", "num_frames", "frames_decoded", "frames_declared"), _whole),
+    **dict.fromkeys(("source_mtime", "model", "model_sha256", "precision", "cudnn"), _text),
+    **dict.fromkeys(("flags", "streams"), _each(str)),
+    **{name: _each(kind.from_json) for name, kind in _PARTS.items()},
+    "duration_seconds": _number,
+    "part": Part.from_json,
+    "source_fps": _rate,
+    "source_size": _size,
+    "sliding": _finite_values,
+}
+"""What each field of a record is made of again."""
 
 
 def _finite(score: float) -> float:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tests.bfloat16 import emulated_bfloat16
 from tests.matching import containing
 from vadis.models.cpu_kernels import (
     LAYOUTS,
@@ -16,10 +17,12 @@ from vadis.models.cpu_kernels import (
     WinogradStem,
     max_pool,
     onednn_convolution,
+    round_to_bfloat16,
 )
 from vadis.models.i3d import same_padding
 
 TOLERANCE = 2e-5  # of the largest value, against float64
+BFLOAT16 = 0.01  # of the largest value: bfloat16 rounds to 2^-9 of a number
 
 
 def channels_last(*shape: int, seed: int) -> Tensor:
@@ -45,6 +48,10 @@ def test_filtered_convolution_equals_the_plain_one(shape: tuple[int, ...], front
     found = WinogradConv3d(weight, bias)(x, (front, 1, 1))
     assert found.shape == expected.shape
     assert (found - expected).abs().max() < TOLERANCE * expected.abs().max()
+    with emulated_bfloat16():
+        rounded = WinogradConv3d(weight, bias, torch.bfloat16)(x.to(torch.bfloat16), (front, 1, 1))
+    assert rounded.shape == expected.shape and rounded.dtype == torch.bfloat16
+    assert (rounded - expected).abs().max() < 2 * BFLOAT16 * expected.abs().max()
 
 
 @pytest.mark.parametrize("channels", [2, 3])
@@ -56,10 +63,33 @@ def test_filtered_stem_equals_the_plain_one(channels: int, front: int, size: tup
     height, width = (same_padding(length, 7, 2) for length in size[1:])
     padded = functional.pad(x.double(), (*width, *height, front, front))
     expected = functional.conv3d(padded, weight.double(), bias.double(), 2).relu()
-    for stem in WinogradStem(weight, bias), PairedStem(weight, bias):
-        found = stem(x, (front, 0, 0))
-        assert found.shape == expected.shape
-        assert (found - expected).abs().max() < TOLERANCE * expected.abs().max()
+    found = WinogradStem(weight, bias)(x, (front, 0, 0))
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() < TOLERANCE * expected.abs().max()
+    with emulated_bfloat16():
+        rounded = PairedStem(weight, bias)(x, (front, 0, 0))
+    assert rounded.shape == expected.shape and rounded.dtype == torch.bfloat16
+    assert (rounded - expected).abs().max() < BFLOAT16 * expected.abs().max()
+
+
+def test_the_stem_of_bfloat16_takes_8_bit_pictures_exactly() -> None:
+    """Here weights and outputs are numbers that bfloat16 holds too: nothing is left to round."""
+    weight, generator = torch.zeros(16, 3, 7, 7, 7), torch.Generator().manual_seed(0)
+    weight[:, 1, 3, 2, 4] = 255.0  # of the middle frame, in every second row and column, from the third column on
+    x = (2 * torch.randint(0, 256, (1, 3, 7, 16, 16), generator=generator) - 255) / 255
+    with emulated_bfloat16():
+        found = PairedStem(weight, torch.zeros(16))(x.contiguous(memory_format=torch.channels_last_3d), (0, 0, 0))
+    assert torch.equal(found[0, 0, 0, :, :7].float(), (x[0, 1, 3, ::2, 2::2].relu() * 255).round())
+
+
+def test_errors_of_rounded_weights_cancel() -> None:
+    for channels in (16, 24, 5):
+        weight = torch.rand(channels, 40, 3, 3, 3, generator=torch.Generator().manual_seed(channels))
+        rounded = round_to_bfloat16(weight)
+        assert rounded.shape == weight.shape and rounded.dtype == torch.bfloat16
+        error = (rounded.double() - weight).flatten(1)
+        assert error.abs().max() <= 2**-8  # of numbers below 1: its own half of a step, and that of the one before
+        assert error.sum(dim=1).abs().max() <= 2**-9 + 1e-4  # half of a step, of 1,080 numbers together
 
 
 def test_rows_too_short_for_the_filtered_stem_are_refused() -> None:
@@ -89,19 +119,20 @@ def test_a_convolution_serves_inputs_of_other_sizes_than_its_first(kernel: int) 
 
 
 @pytest.mark.parametrize(
-    ("channels", "kernel", "stride", "wanted"),
+    ("shape", "kernel", "stride", "exact", "rounded"),
     [
-        (16, 3, 1, WinogradConv3d),
-        (24, 3, 1, DirectConv3d),
-        (2, 7, 2, WinogradStem),
-        (3, 7, 1, DirectConv3d),
+        ((16, 16), 3, 1, WinogradConv3d, DirectConv3d),
+        ((192, 64), 3, 1, WinogradConv3d, WinogradConv3d),
+        ((320, 160), 3, 1, WinogradConv3d, DirectConv3d),
+        ((16, 24), 3, 1, DirectConv3d, DirectConv3d),
+        ((16, 2), 7, 2, WinogradStem, PairedStem),
+        ((16, 3), 7, 1, DirectConv3d, DirectConv3d),
     ],
 )
-def test_which_way_is_taken(channels: int, kernel: int, stride: int, wanted: type) -> None:
-    weight, bias, strides = torch.zeros(16, channels, kernel, kernel, kernel), torch.zeros(16), (stride, stride, stride)
-    assert type(onednn_convolution(weight, bias, strides)) is wanted
-    rounded = PairedStem if wanted is WinogradStem else DirectConv3d
-    assert type(onednn_convolution(weight.bfloat16(), bias.bfloat16(), strides)) is rounded
+def test_which_way_is_taken(shape: tuple[int, int], kernel: int, stride: int, exact: type, rounded: type) -> None:
+    weight, bias, strides = torch.zeros(*shape, *[kernel] * 3), torch.zeros(shape[0]), (stride, stride, stride)
+    assert type(onednn_convolution(weight, bias, strides)) is exact
+    assert type(onednn_convolution(weight, bias, strides, torch.bfloat16)) is rounded
 
 
 @pytest.mark.parametrize("shape", drawn(8, seed=5))

@@ -114,7 +114,7 @@ def classify(
         settings = {**wanted.settings, "threshold": threshold, "strict": strict}
         is_named, goes_on = form.name != "table" or to_file, destination.journal is not None
         run = Run(*destination.begin(settings, sources, known), is_named, goes_on, strict, destination.written())
-        run.complete(_labelled(run, wanted, prepared), destination.write, summary_file)
+        raise typer.Exit(run.complete(_labelled(run, wanted, prepared), destination.write, summary_file))
 
 
 def _refuse_combinations(

@@ -1,20 +1,22 @@
 """``vadis evaluate``: the paper's test on a dataset split, or metrics of what has been computed already."""
 
 import json
-import time
+from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vadis.cli import options, signals
+from vadis.batch import Summary
+from vadis.cli import options
 from vadis.cli.options import DATA, MODEL, OUTPUT, choice, option
 from vadis.cli.outputs import new_folder, writing
-from vadis.cli.run import SOME_FAILED, load_for_command
-from vadis.cli.terminal import info, num_videos, show, video_progress, warn, warn_of
+from vadis.cli.run import SOME_FAILED, Run, load_for_command
+from vadis.cli.terminal import info, num_videos, show, warn, warn_of
 from vadis.errors import UsageError
+from vadis.video.sources import Source
 
 if TYPE_CHECKING:
     from vadis.datasets import Dataset
@@ -127,35 +129,28 @@ def evaluate_model(
     if warning := metrics.overlap_warning(model, found):
         warn(warning)
     settings = metrics.evaluation_settings(model, found.name, found.split, flip, part, whole=whole)
-    began = time.monotonic()
-    with (
-        writing(show(output)),
-        metrics.open_predictions(path, settings, go_on=go_on) as journal,
-        signals.deferred(),
-        video_progress() as bars,
-    ):
+    with writing(show(output)), metrics.open_predictions(path, settings, go_on=go_on) as journal:
         if journal.num_damaged:
             warn(f"{journal.num_damaged} damaged lines of {show(path)} are left out; their videos are done again")
         missing = metrics.pending(examples, journal, root)
-        bar = bars.add_task(num_videos(len(examples)), total=len(examples), completed=len(examples) - len(missing))
-        with closing(metrics.predict_all(missing, model, root, flip=flip, whole=whole)) as made:
-            for _ in missing:
-                with signals.interruptible():
-                    prediction = next(made)
-                journal.append(prediction)
-                _warn_of_failed([prediction])
-                bars.advance(bar)
+        names, new = ({metrics.name_of(each, root): each for each in some} for some in (examples, missing))
+        done, summary = names.keys() - new.keys(), Summary(len(names))
+        for name in done:
+            summary.add(journal.entries[name])
+        run = Run([Source(example.path) for example in missing], summary)
+        how: dict[str, Any] = {"flip": flip, "whole": whole, "progress": run.report}
+        made = metrics.predict_all(missing, model, root, **how)
+        run.complete(made, lambda records, is_whole: deque(map(journal.append, records), 0))
         journal.finish()
-    kept, new = metrics.read_predictions(path), {metrics.name_of(example, root) for example in missing}
-    _warn_of_failed([each for each in kept.values() if each.path not in new])
-    info(f"{num_videos(len(examples))}, {len(missing)} of them new, in {time.monotonic() - began:.0f} s")
+    kept = metrics.read_predictions(path)
+    _warn_of_failed([kept[name] for name in names if name in done])
     return metrics.Evaluation(output, settings, [kept[metrics.name_of(example, root)] for example in examples])
 
 
 def _warn_of_failed(made: "Sequence[Prediction]") -> None:
     for each in made:
         if each.status == "error":
-            warn_of(each.path, each.error_code, f"{each.error_code}: {each.error_message}")
+            warn_of(each.path, each.error_code, each.error_message)
 
 
 def write_evaluation(evaluation: "Evaluation", folder: Path, **more: Any) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """``vadis features``: what the network holds over time, in the layouts that other programs read."""
 
 import os
-from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -107,18 +106,16 @@ def features(
         from vadis.inference.predict import Sliding
         from vadis.inference.prefetch import Sampling
 
-        run, layout = Run(found, Summary(len(found))), Layout(format_name, join, dtype)
+        layout, summary = Layout(format_name, join, dtype), Summary(len(found))
         sampling = Sampling(None if fps == "native" else int(fps), resize, int(crops))
         look = Look(layer, Sliding(window=window, stride=stride, regular=whole_windows), flip, sampling, part)
         settings = settings_of(loaded, look, layout)
         done = {path for path, target in targets.items() if not overwrite and _is_done(target, settings)}
+        summary.statuses["skipped"] = len(done)
+        run = Run([source for source in found if source.path not in done], summary)
         how: dict[str, Any] = {"batch_size": batch_size, "jobs": jobs, "listed": True, "progress": run.report}
-        made = features_of_videos([path for path in paths if path not in done], loaded, look, **how)
-        records = (
-            VideoResult(path, "skipped") if path in done else _saved(*next(made), targets[path], settings, layout)
-            for path in paths
-        )
-        run.complete(records, lambda records, is_whole: deque(records, 0))
+        made = features_of_videos(run.paths(), loaded, look, **how)
+        raise typer.Exit(run.complete(_saved(path, each, targets[path], settings, layout) for path, each in made))
 
 
 def _targets(paths: list[str], output: Path, root: str, form: str) -> dict[str, Path]:

@@ -1,20 +1,21 @@
 """``vadis flow``: compute the optical flow of a data set once, into a flow store that training reads."""
 
-from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vadis.batch import Summary
 from vadis.cli import options
 from vadis.cli.outputs import check_file, check_folder_name
-from vadis.cli.run import SOME_FAILED, fail_if_partial, find_inputs
-from vadis.cli.terminal import clock, debug, frame_progress, info, num_videos, show, video_progress, warn, warn_of
-from vadis.cli.timeline import missing_part
+from vadis.cli.run import SOME_FAILED, Run, fail_if_partial, find_inputs
+from vadis.cli.terminal import clock, frame_progress, info, num_videos, show
 from vadis.device import resolve_device
 from vadis.errors import UsageError, VideoError
-from vadis.results import Part, part_of
+from vadis.results import Part, VideoResult, part_of
 from vadis.video.metadata import VideoFacts
+from vadis.video.sources import Source
 
 if TYPE_CHECKING:
     import torch
@@ -65,29 +66,18 @@ def flow(
     if part is not None:
         raise UsageError("--start and --end go with -o FILE.mp4", hint="leave them out: a flow store has whole videos")
     check_folder_name(output)
-    unreadable = dict[str, VideoError]()
     if data is None:
-        found = find_inputs(inputs, from_file, null)
-        unreadable |= {source.path: source.error for source in found if source.error is not None}
-        readable = [source.path for source in found if source.error is None]
-        for path, error in unreadable.items():
-            warn_of(path, error.code, error.in_full)
+        sources = list(find_inputs(inputs, from_file, null))
     else:
         from vadis.datasets import find_dataset
 
         examples = find_dataset(data, dataset, split, allow_missing=1.0)  # what is missing is no obstacle
         info(examples.summary())
-        readable = list(dict.fromkeys(each.path for part in examples.splits.values() for each in part))
+        sources = list(map(Source, dict.fromkeys(each.path for part in examples.splits.values() for each in part)))
     from vadis.flow.store import FlowStore
 
     where = resolve_device(device)
-    counts = fill(readable, FlowStore(output, create=True), where)
-    counts["failed"] += len(unreadable)
-    is_whole = not counts["partial"] + counts["failed"]
-    words = ("ok", "partial", "skipped", "failed")
-    (info if is_whole else warn)(", ".join(f"{counts[word]} {word}" for word in words if counts[word] or word == "ok"))
-    if not is_whole:
-        raise typer.Exit(SOME_FAILED)
+    raise typer.Exit(fill(sources, FlowStore(output, create=True), where))
 
 
 def _to_look_at(video: str, output: Path, part: Part | None, overwrite: bool, device: str) -> None:
@@ -101,35 +91,34 @@ def _to_look_at(video: str, output: Path, part: Part | None, overwrite: bool, de
     fail_if_partial(video, facts)
 
 
-def fill(videos: list[str], store: "FlowStore", device: "torch.device") -> Counter[str]:
-    """Compute the flow that a store lacks of ``videos``, after saying what that takes; return the counts."""
+def fill(sources: Sequence[Source], store: "FlowStore", device: "torch.device") -> int:
+    """Compute the flow that a store lacks of videos, after saying what that takes; return the exit code."""
     from vadis.flow.store import compute_flow, estimate_flow, without_flow
+    from vadis.inference.predict import Progress
 
-    missing = without_flow(videos, store)
-    counts = Counter(skipped=len(videos) - len(missing))
-    if not missing:
-        return counts
-    info(f"looking at {num_videos(len(missing))}, on {device}")
-    expected = estimate_flow(missing, store, device)
-    info(f"their flow takes about {clock(expected.seconds)} and {expected.num_bytes / 1e6:,.1f} MB")
-    expected.check_space(store)
-    frames_before = frames_now = 0
-    partial: set[str] = set()
-    with video_progress() as bar:
-        task = bar.add_task("", total=expected.num_frames)
+    readable = [source.path for source in sources if source.error is None]
+    missing, partial, summary = without_flow(readable, store), dict[str, VideoFacts](), Summary(len(sources))
+    summary.statuses["skipped"] = len(readable) - len(missing)
+    wanted = set(missing)
+    run = Run([source for source in sources if source.error or source.path in wanted], summary)
+    if missing:
+        info(f"looking at {num_videos(len(missing))}, on {device}")
+        expected = estimate_flow(missing, store, device)
+        info(f"their flow takes about {clock(expected.seconds)} and {expected.num_bytes / 1e6:,.1f} MB")
+        expected.check_space(store)
 
-        def report(video: str, num_frames: int, partial_facts: VideoFacts | None) -> None:
-            nonlocal frames_now
-            frames_now = num_frames
-            bar.update(task, description=show(Path(video).name), completed=frames_before + frames_now)
-            if partial_facts is not None:
-                partial.add(video)
-                warn(f"{show(video)}: partial, {missing_part(partial_facts)}")
+    def report(video: str, num_frames: int, facts: VideoFacts | None) -> None:
+        run.report(Progress(video, "flow", num_frames, round(expected.num_frames / len(missing))))
+        if facts is not None:
+            partial[video] = facts
 
-        for video, error in compute_flow(missing, store, device=device, progress=report):
-            frames_before, frames_now = frames_before + frames_now, 0
-            debug(f"{show(video)}: {'failed' if error else 'done'}")
-            counts["failed" if error else "partial" if video in partial else "ok"] += 1
-            if error is not None:
-                warn_of(video, error.code, error.in_full)
-    return counts
+    def record(video: str, error: VideoError | None) -> VideoResult:
+        if error is not None:
+            return VideoResult(video, "error", error_code=error.code, error_message=error.in_full)
+        facts = partial.get(video)
+        read, declared = (facts.frames_decoded, facts.frames_declared) if facts else (None, None)
+        return VideoResult(video, "partial" if facts else "ok", frames_decoded=read, frames_declared=declared)
+
+    computed = compute_flow(run.paths(), store, device=device, progress=report)
+    code = run.complete(record(*each) for each in computed)
+    return SOME_FAILED if summary.statuses["partial"] else code

@@ -159,11 +159,7 @@ def embed(videos: "VideoSet", embedding: "Embedding", folder: Path, jobs: int, o
     with destination.opened([], [source.path for source in videos.sources]):
         run = Run(*destination.begin(embedding.settings, videos.sources, stamp_of), goes_on=goes_on)
         records = embedding.embed(run.paths(), jobs=jobs, progress=run.report)
-        try:
-            run.complete(records, destination.write)
-        except typer.Exit as ended:
-            if ended.exit_code != SOME_FAILED:
-                raise
+        run.complete(records, destination.write)
         assert isinstance(destination.journal, Journal)
         videos.read_rows(destination.journal)
     videos.settings, videos.failed = embedding.settings, run.summary.statuses["error"]

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
@@ -134,6 +135,7 @@ class Run:
     written: str = ""  # what is said of the output, once it is there
 
     def __post_init__(self) -> None:
+        self._num_before = self.summary.statuses.total()
         self._unreadable = 0  # videos in a row
         self._stop: BaseException | None = None
         self._shares: dict[str, float] = {}  # done of every video at work, by its path; several threads report
@@ -142,7 +144,7 @@ class Run:
 
     def report(self, now: "Progress") -> None:
         """Show how far the library is, and with which video: the first of those that it is at. It calls this."""
-        num_done = self.summary.statuses.total() - self.summary.num_before
+        num_done = self.summary.statuses.total() - self._num_before
         self._shares[now.path] = min(1.0, now.frames_done / now.frames_total) if now.frames_total else 0.0
         self._bar.update(self._task, completed=num_done + sum(list(self._shares.values())))
         if now.path == next(iter(self._shares), None):
@@ -158,13 +160,14 @@ class Run:
     def complete(
         self,
         labelled: Generator[VideoResult, None, None],
-        write: Callable[[Iterator[VideoResult], Callable[[], bool]], object],
+        write: Callable[[Iterator[VideoResult], Callable[[], bool]], object] = lambda records, _: deque(records, 0),
         summary_file: Path | None = None,
-    ) -> None:
-        """Have ``write`` take one record per input, in order, then say how the run ended; raise typer.Exit if not well.
+    ) -> int:
+        """Have ``write`` take one record per input, in order, then say how the run ended, and return its exit code.
 
         ``labelled`` has the records of ``paths``. ``write`` takes all records, and a function that tells at their end
-        whether every input has one: a signal or a failure ends them early, so that what there is can be written.
+        whether every input has one: a signal or a failure ends them early, so that what there is can be written. Then
+        typer.Exit is raised.
         """
         with signals.deferred(), closing(labelled):
             try:
@@ -179,8 +182,9 @@ class Run:
                 info(self.written)
             again = "; the same command goes on" if self.summary.num_left and self.goes_on else ""
             (warn if code or self.summary.statuses["partial"] else info)(self.summary.line() + again)
-            if code:
+            if self._stop:
                 raise typer.Exit(code)
+        return code
 
     def _records(self, labelled: Iterator[VideoResult]) -> Iterator[VideoResult]:
         from rich.live import Live

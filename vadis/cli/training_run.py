@@ -38,6 +38,7 @@ from vadis.training.linear_probe import FeatureStore, compute_features, examples
 from vadis.training.loop import Context, StopRequested
 from vadis.training.plan import Networks, Plan, States
 from vadis.training.recipes import choose_recipes, default_recipe
+from vadis.video.sources import Source
 from vadis.weights.model_file import load_model_file
 
 SCRATCH, IMAGENET = "scratch", "imagenet"  # beginnings that are no model of videos
@@ -225,10 +226,11 @@ def _fill_flow_store(options: TrainOptions, dataset: Dataset, process: Process) 
     store = FlowStore(root, create=True)
     wanted = [example.path for split in ("train", "val") for example in dataset.splits.get(split, ())]
     wanted = list(dict.fromkeys(wanted))
-    if process.world_size > 1 and (missing := without_flow(wanted, store)):
+    if (missing := without_flow(wanted, store)) and process.world_size > 1:
         message = f"the flow of {len(missing):,} videos is not in {show(root)}, and several processes wait for it"
         raise UsageError(message, hint=f"compute it first: vadis flow --data {show(dataset.root)} -o {show(root)}")
-    fill(wanted, store, process.device)
+    if missing:
+        fill(list(map(Source, missing)), store, process.device)
     return store
 
 

@@ -365,9 +365,7 @@ def write_dataset(root: Path, videos: int, seed: int, progress: Callable[[int, i
     every = [(split, label, number) for split in numbers for label in CLASSES for number in range(numbers[split])]
     missing = [work for work in every if not video_path(root, work).exists()]
     progress(len(every) - len(missing), len(every))
-    if not missing:
-        return
-    count = min(cpu_count(), len(missing))
+    count = max(1, min(cpu_count(), len(missing)))
     pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_begin_worker)
     try:
         written = pool.map(partial(write_video, root, seed), missing, chunksize=4)

@@ -266,9 +266,9 @@ def hold_out(examples: Sequence[Example], share: Fraction, root: str) -> Divisio
     """
     groups, notes = _groups(examples, [recording(each, root) for each in examples]), list[str]()
     num_groups = Counter(label for group in groups.values() for label in {each.label for each in group})
-    single = _groups(examples, [path_below(each.path, root) for each in examples])
     is_vague = all(map(str.isalpha, groups)) and max(num_groups.values(), default=0) < 2  # one word each: clip_01
-    if is_vague and len(single) > len(groups):
+    single = _groups(examples, [path_below(each.path, root) for each in examples]) if is_vague else {}
+    if len(single) > len(groups):
         groups = single
         notes.append(
             "the names of the files do not tell recordings apart: validation takes single clips, and pieces of one "

@@ -3,9 +3,10 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import cache, partial
 
 from vadis.datasets import scan
 from vadis.datasets.dataset import Dataset, Listed, Request, assemble, counted, did_you_mean, hold_out, note_of, some
@@ -210,9 +211,10 @@ class _VideoFinder:
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._videos = {tree.relative(path): path for path in tree.videos}
-        self._by_end: dict[str, list[str]] = {}  # by their last names, one, two and so on (see ``_ends``)
-        for video in self._videos:
-            for end in _ends(video):
+        self._stems = {video: _stem(video) for video in self._videos}
+        self._by_end: dict[str, list[str]] = {}
+        for video, stem in self._stems.items():
+            for end in _ends(stem):
                 self._by_end.setdefault(end, []).append(video)
 
     def find(self, path: str, rows: Sequence[Listed]) -> list[Listed]:
@@ -222,22 +224,23 @@ class _VideoFinder:
         names = [os.path.normpath(row.name if "/" in row.name else row.name.replace("\\", "/")) for row in rows]
         names = [name.removeprefix(root) for name in names]
         files: list[str | None] = [None] * len(rows)
-        first = self._elsewhere(path, rows[0].name)
+        first, folder = self._elsewhere(path, rows[0].name), os.path.join(folder_of(path), "")  # noqa: PTH118
         if first is None or os.path.relpath(first, self._tree.root) in self._videos:
-            pairs = list(zip(names, rows, strict=True))
-            files = [self._video(path, name, row, _ends(name)[:-1] or [_ends(name)[0]]) for name, row in pairs]
+            look = partial(self._video, self._tree.relative(folder))
+            files = [look(row, name) for row, name in zip(rows, names, strict=True)]
             if not any(files) and len(set(map(name_of, names))) == len(set(names)):
-                files = [self._video(path, name, row, _ends(name)[-1:]) for name, row in pairs]
+                files = [look(row, name, by_name=True) for row, name in zip(rows, names, strict=True)]
         found = zip(rows, files, strict=True)
         return [row._replace(file=file or self._elsewhere(path, row.name)) for row, file in found]
 
-    def _video(self, path: str, name: str, row: Listed, ends: Sequence[str]) -> str | None:
-        """Return the video that fits the longest of ``ends``, with this ending or another."""
+    def _video(self, inside: str, row: Listed, name: str, by_name: bool = False) -> str | None:
+        """Return the video whose path ends as ``name`` of a list in ``inside``, with this ending or another."""
+        stem = _stem(name)
+        ends = (end for end in _ends(stem) if by_name or "/" in end or end == stem)
         videos = next((self._by_end[end] for end in ends if end in self._by_end), [])
-        stem, inside = _ends(name)[0], self._tree.relative(os.path.join(folder_of(path), ""))  # noqa: PTH118
-        splits = _splits_in(name) or {row.split}
-        fitting = [video for video in videos if _ends(video)[0] in (stem, inside + stem)]
-        fitting = fitting or [video for video in videos if _splits_in(video) <= splits]
+        splits = _splits_of(folder_of(name)) or {row.split}
+        fitting = [video for video in videos if self._stems[video] in (stem, inside + stem)]
+        fitting = fitting or [video for video in videos if _splits_of(folder_of(video)) <= splits]
         fitting = [video for video in fitting if name_of(video) == name_of(name)] or fitting
         if len(fitting) > 1:
             message = f"{row.place} fits several videos: {some(fitting)}"
@@ -253,12 +256,19 @@ class _VideoFinder:
         return None
 
 
-def _ends(path: str) -> list[str]:
-    """Return a path without the ending of a video, from each of its names on: the longest first."""
-    ending = next((each for each in VIDEO_EXTENSIONS if path.lower().endswith(each)), "")
-    names = path[: len(path) - len(ending)].split("/")
-    return ["/".join(names[start:]) for start in range(len(names))]
+def _stem(path: str) -> str:
+    """Return a path without the ending of a video: lists leave it out, or have another."""
+    stem, ending = os.path.splitext(path)  # noqa: PTH122 (as text, which is faster)
+    return stem if ending.lower() in VIDEO_EXTENSIONS else path
 
 
-def _splits_in(path: str) -> set[str]:
-    return {split for name in path.split("/") if (split := split_of(name))}
+def _ends(path: str) -> Iterator[str]:
+    """Yield a path from each of its names on, the longest first."""
+    while path:
+        yield path
+        path = path.partition("/")[2]
+
+
+@cache
+def _splits_of(folder: str) -> set[str]:
+    return {split for name in folder.split("/") if (split := split_of(name))}

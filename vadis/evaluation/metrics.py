@@ -6,7 +6,7 @@ say how often they are right over all, by class, and what is taken for what.
 
 import json
 import os
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -25,7 +25,7 @@ from vadis.evaluation.paper_tables import ALL_SPLITS, Cell
 from vadis.files import os_errors_as, write_file
 from vadis.formats import csv_line
 from vadis.inference.classify import record_fields
-from vadis.inference.predict import WHOLE_VIDEO, predict
+from vadis.inference.predict import WHOLE_VIDEO, Progress, predict
 from vadis.inference.prefetch import PendingVideo
 from vadis.inference.scores import average_scores, fused
 from vadis.models import BOTH, MODELS, Model
@@ -118,7 +118,13 @@ def pending(examples: Iterable[Example], journal: Journal, root: str) -> list[Ex
 
 
 def predict_all(
-    examples: Iterable[Example], model: Model, root: str = "", *, flip: bool = False, whole: bool = False
+    examples: Iterable[Example],
+    model: Model,
+    root: str = "",
+    *,
+    flip: bool = False,
+    whole: bool = False,
+    progress: Callable[[Progress], None] | None = None,
 ) -> Generator[Prediction, None, None]:
     """Yield the prediction for every example of a dataset in ``root``, in order, or why there is none.
 
@@ -127,7 +133,8 @@ def predict_all(
     row = MODELS[model.card.architecture]
 
     def average(video: PendingVideo) -> Prediction:
-        found = [outputs for _, outputs in predict(video, model, flip=flip, snapshots=row.snapshots)]
+        how: dict[str, Any] = {"flip": flip, "snapshots": row.snapshots, "progress": progress}
+        found = [outputs for _, outputs in predict(video, model, **how)]
         logits = {name: average_scores([each[name] for each in found], row.score_fusion) for name in found[0]}
         if not all(np.isfinite(scores).all() for scores in logits.values()):
             raise VideoError("not_finite", "the network gave a score that is not a number")

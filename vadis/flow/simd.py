@@ -119,10 +119,12 @@ def load(builder: Any, array: Any, index: Any) -> Any:
 
 @instruction(types.void)
 def store(builder: Any, array: Any, index: Any, vector: Any) -> None:
-    """Set ``array[index : index + 16]``; an array of int16 gets the upper halves, bfloat16 rounded towards zero."""
+    """Set ``array[index : index + 16]``; an array of int16 gets the bits of bfloat16, rounded to the nearest."""
     if array.type.pointee != FLOAT:
-        upper = builder.lshr(builder.bitcast(vector, BITS), BITS([16] * LANES))
-        vector = builder.trunc(upper, BFLOAT16_BITS)
+        bits, half = builder.bitcast(vector, BITS), BITS([16] * LANES)
+        to_even = builder.and_(builder.lshr(bits, half), BITS([1] * LANES))
+        bits = builder.add(bits, builder.add(to_even, BITS([0x7FFF] * LANES)))
+        vector = builder.trunc(builder.lshr(bits, half), BFLOAT16_BITS)
     write(builder, array, index, vector)
 
 

@@ -22,25 +22,29 @@ from vadis.flow.simd import LANES, broadcast, load, maximum, store
 from vadis.models.i3d import Axes, same_padding
 
 Flat = npt.NDArray[np.float32]
+Bits = npt.NDArray[np.int16]  # of bfloat16
 Convolution = Callable[[Tensor, Axes], Tensor]  # (x, padding) → ReLU(conv(x))
 
 POINTS = 6  # frames that a transform takes at once: four of three taps each, or three of four, are made of them
 # Each product is the convolution at one point: of the taps times the powers of the point, scaled; the last at infinity.
 FINITE_POINTS = ((0, 1 / 4), (1, -1 / 6), (-1, -1 / 6), (2, 1 / 24), (-2, 1 / 24))  # point, scale
 IN_ALL_OUTPUTS = 1  # the product at point 1 is added once to every frame that is made: there the bias goes in
+PIXEL_STEPS = 255  # in [-1, 1]: times this, 8-bit pictures are odd whole numbers, which bfloat16 holds exactly
 LAYOUTS = 4  # kept of a 1×1×1 kernel: to lay one out takes less than a millisecond
 MIN_SHARE = 1 << 14  # numbers, or more: for fewer a second thread is not woken
 
 
-def onednn_convolution(weight: Tensor, bias: Tensor, stride: Axes) -> Convolution:
-    """Return the fastest convolution, with ReLU, for this ``weight`` (channels, C, kt, kh, kw), float32 or bfloat16."""
+def onednn_convolution(weight: Tensor, bias: Tensor, stride: Axes, dtype: torch.dtype = torch.float32) -> Convolution:
+    """Return the fastest convolution in ``dtype``, with ReLU, of a float32 ``weight`` (channels, C, kt, kh, kw)."""
     channels, in_channels, *kernel = weight.shape
-    is_exact = weight.dtype == torch.float32  # else Winograd's sums of frames would be rounded
-    if is_exact and kernel == [3, 3, 3] and stride == (1, 1, 1) and channels % LANES == in_channels % LANES == 0:
-        return WinogradConv3d(weight, bias)
+    is_exact = dtype == torch.float32
+    is_filtered = kernel == [3, 3, 3] and stride == (1, 1, 1) and channels % LANES == in_channels % LANES == 0
+    # In bfloat16 few channels gain nothing, and the many of late layers less than the error that is added is worth.
+    if is_filtered and (is_exact or (in_channels >= 64 and channels <= 192)):
+        return WinogradConv3d(weight, bias, dtype)
     if kernel == [7, 7, 7] and stride == (2, 2, 2) and channels % LANES == 0:
         return WinogradStem(weight, bias) if is_exact else PairedStem(weight, bias)
-    return DirectConv3d(weight, bias, stride, "relu")
+    return DirectConv3d(weight, bias, stride, "relu", dtype)
 
 
 class DirectConv3d:
@@ -51,16 +55,19 @@ class DirectConv3d:
     and number of threads; the others once, as the first input wants them, for nearly all want the same.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor, stride: Axes, activation: str) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor, stride: Axes, activation: str, dtype: torch.dtype = torch.float32
+    ) -> None:
         self.bias, self.stride, self.activation = bias, list(stride), activation
-        self._weight, self._is_pointwise, self._lock = weight.contiguous(), weight[0, 0].numel() == 1, threading.Lock()
+        self._weight = weight.contiguous() if dtype == torch.float32 else round_to_bfloat16(weight)
+        self._dtype, self._is_pointwise, self._lock = dtype, weight[0, 0].numel() == 1, threading.Lock()
         self._layouts: dict[tuple[int, ...], Tensor] = {}
 
     def __call__(self, x: Tensor, padding: Axes) -> Tensor:
         with self._lock:
             weight = self._laid_out(x, padding)
         y: Tensor = torch.ops.mkldnn._convolution_pointwise.default(
-            x, weight, self.bias, list(padding), self.stride, [1, 1, 1], 1, self.activation, [], ""
+            x.to(self._dtype), weight, self.bias, list(padding), self.stride, [1, 1, 1], 1, self.activation, [], ""
         )
         return y
 
@@ -77,6 +84,17 @@ class DirectConv3d:
         return self._layouts[key]
 
 
+def round_to_bfloat16(weight: Tensor) -> Tensor:
+    """Round ``weight`` (channels, …) so that the errors of all that one channel adds up come to nearly nothing.
+
+    What comes out of ReLU is of one sign, so errors that went their own ways would shift the sum, in every clip alike.
+    """
+    by_input = functional.pad(weight.flatten(1).t(), (0, -len(weight) % LANES)).contiguous()  # (C · taps, channels)
+    rounded = by_input.to(torch.bfloat16)
+    _round_columns(by_input.view(-1).numpy(), numbers_of(rounded), *by_input.shape)
+    return rounded[:, : len(weight)].t().reshape(weight.shape)
+
+
 class PairedStem:
     """``conv3d(x).relu()`` of 7×7×7, stride 2, SAME in space: each two columns are one with twice the channels.
 
@@ -84,13 +102,15 @@ class PairedStem:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        pairs = functional.pad(weight, (0, 1)).reshape(*weight.shape[:4], 4, 2)  # (channels, C, 7, 7, 4, 2)
-        self._convolve = DirectConv3d(pairs.permute(0, 5, 1, 2, 3, 4).flatten(1, 2), bias, (2, 2, 1), "relu")
+        pairs = functional.pad(weight / PIXEL_STEPS, (0, 1)).reshape(*weight.shape[:4], 4, 2)
+        pairs = pairs.permute(0, 5, 1, 2, 3, 4).flatten(1, 2)  # (channels, 2 C, 7, 7, 4)
+        self._convolve = DirectConv3d(pairs, bias, (2, 2, 1), "relu", torch.bfloat16)
 
     def __call__(self, x: Tensor, padding: Axes) -> Tensor:
         """(B, C, T, H, W) → (B, channels, ⌊(T + 2 padding - 7) / 2⌋ + 1, ⌈H / 2⌉, ⌈W / 2⌉)."""
         (left, right), height = same_padding(x.shape[4], 7, 2), same_padding(x.shape[3], 7, 2)
-        x = functional.pad(x.permute(0, 2, 3, 4, 1), (0, 0, left, right + 1, *height))  # (B, T, H, W, C)
+        steps = (x * PIXEL_STEPS).to(torch.bfloat16).permute(0, 2, 3, 4, 1)
+        x = functional.pad(steps, (0, 0, left, right + 1, *height))  # (B, T, H, W, C)
         pairs = x.reshape(*x.shape[:3], -1, 2 * x.shape[4])  # (B, T, H, W / 2, 2 C)
         return self._convolve(pairs.permute(0, 4, 1, 2, 3), (padding[0], 0, 0))
 
@@ -100,7 +120,7 @@ class _Winograd:
 
     _step: int  # frames of the input for one of the output
 
-    def __init__(self, taps: Tensor, bias: Tensor, stride: tuple[int, int], padding: int) -> None:
+    def __init__(self, taps: Tensor, bias: Tensor, dtype: torch.dtype, stride: tuple[int, int], padding: int) -> None:
         count = taps.shape[2]  # 3 or 4, of (channels, C, count, kh, kw)
         matrix = [[scale * point**power for power in range(count)] for point, scale in FINITE_POINTS]
         matrix.append([0.0] * (count - 1) + [1.0])
@@ -108,8 +128,9 @@ class _Winograd:
         planes = [(row @ by_tap).float().view_as(taps[:, :, 0]) for row in torch.tensor(matrix, dtype=torch.float64)]
         none = torch.zeros_like(bias)
         self._outputs, self._channels, self._padding = POINTS - count + 1, len(bias), (0, padding, padding)
+        self._dtype = dtype
         self._products = [
-            DirectConv3d(plane[:, :, None], bias if point == IN_ALL_OUTPUTS else none, (1, *stride), "none")
+            DirectConv3d(plane[:, :, None], bias if point == IN_ALL_OUTPUTS else none, (1, *stride), "none", dtype)
             for point, plane in enumerate(planes)
         ]
 
@@ -119,8 +140,8 @@ class _Winograd:
         A few frames at a time, whose products stay in the cache, and for which oneDNN wants the same layout of weights
         however long the clip is. ``seen`` is the size of what is convolved.
         """
-        y = x.new_empty(len(x), frames, *size, self._channels)
-        transformed = x.new_empty(POINTS, 1, 1, *seen, x.shape[1])
+        y = x.new_empty(len(x), frames, *size, self._channels, dtype=self._dtype)
+        transformed = x.new_empty(POINTS, 1, 1, *seen, x.shape[1], dtype=self._dtype)
         for clip, output in zip(torch.split(x, 1), y, strict=True):
             for first in range(0, frames, self._outputs):
                 self._transform(clip, self._step * first - front, transformed)
@@ -138,7 +159,7 @@ class _Winograd:
             for product, frame in zip(self._products, transformed, strict=True)
         ]
         size = y[0].numel()
-        arguments = (*products, size, y.view(-1).numpy(), len(y), self._outputs)
+        arguments = (*products, size, numbers_of(y), len(y), self._outputs)
         parallel_for(_output_transform, size // LANES, len(y) * LANES, *arguments)
 
 
@@ -147,8 +168,8 @@ class WinogradConv3d(_Winograd):
 
     _step = 1
 
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        super().__init__(weight, bias, stride=(1, 1), padding=1)
+    def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__(weight, bias, dtype, stride=(1, 1), padding=1)
 
     def __call__(self, x: Tensor, padding: Axes) -> Tensor:
         """(B, C, T, H, W) → (B, channels, T + 2 padding - 2, H, W); the padding in space is 1."""
@@ -157,7 +178,7 @@ class WinogradConv3d(_Winograd):
 
     def _transform(self, x: Tensor, first: int, transformed: Tensor) -> None:
         size = transformed[0].numel()
-        arguments = (frames_of(x), x.shape[2], first, transformed.view(-1).numpy(), size)
+        arguments = (frames_of(x), x.shape[2], first, numbers_of(transformed), size)
         parallel_for(_input_transform, size // LANES, POINTS * LANES, *arguments)
 
 
@@ -172,7 +193,7 @@ class WinogradStem(_Winograd):
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         eight = torch.cat([weight, torch.zeros_like(weight[:, :, :1])], dim=2)
         taps = torch.stack([eight[:, :, ::2], eight[:, :, 1::2]], dim=4)  # (channels, C, 4, 7, 2, 7)
-        super().__init__(taps.flatten(3, 4), bias, stride=(4, 2), padding=0)
+        super().__init__(taps.flatten(3, 4), bias, torch.float32, stride=(4, 2), padding=0)
 
     def __call__(self, x: Tensor, padding: Axes) -> Tensor:
         """(B, C, T, H, W) → (B, channels, ⌊(T + 2 padding - 7) / 2⌋ + 1, ⌈H / 2⌉, ⌈W / 2⌉); C · W at least 16."""
@@ -237,6 +258,17 @@ def _store_six(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, out: Flat, to: in
     store(out, to + 3 * plane, even2 + odd2)
     store(out, to + 4 * plane, even2 - odd2)
     store(out, to + 5 * plane, (four * b - five * d) + f)
+
+
+@compiled
+def _round_columns(x: Flat, y: Bits, rows: int, columns: int) -> None:
+    """Store ``x`` (rows, columns), rounded, in ``y``; what rounding takes from a number goes to the one below."""
+    for c in range(0, columns, LANES):
+        lost = broadcast(np.float32(0))
+        for i in range(c, rows * columns + c, columns):
+            whole = load(x, i) + lost
+            store(y, i, whole)
+            lost = whole - load(y, i)
 
 
 @compiled

@@ -112,13 +112,15 @@ class FoldedConv:
         weight, bias = fold_batch_norm(unit)
         has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         is_fast = has_onednn and to[0].type == "cpu" and (to[1] == torch.float32 or multiplies_bfloat16())
-        convolution, stems = _torch_convolution, tuple[type, ...]()
+        self.is_padded = set(self.stride) != {1}
+        self.convolve: Convolution
         if is_fast:
             from vadis.models import cpu_kernels
 
-            convolution, stems = cpu_kernels.onednn_convolution, cpu_kernels.STEMS
-        self.convolve = convolution(weight.to(*to), bias.to(*to), self.stride)
-        self.is_padded = set(self.stride) != {1} and not isinstance(self.convolve, stems)
+            self.convolve = cpu_kernels.onednn_convolution(weight, bias, self.stride, to[1])
+            self.is_padded &= not isinstance(self.convolve, cpu_kernels.STEMS)
+        else:
+            self.convolve = _torch_convolution(weight.to(*to), bias.to(*to), self.stride)
 
     def __call__(self, x: Tensor | None, state: TemporalState) -> Tensor | None:
         if x is not None and self.is_padded:  # SAME of a stride is not symmetric, so it has to be written out
@@ -184,7 +186,7 @@ def fold_batch_norm(unit: ConvUnit) -> tuple[Tensor, Tensor]:
 
 def _torch_convolution(weight: Tensor, bias: Tensor, stride: Axes) -> "Convolution":
     weight = weight.contiguous(memory_format=CHANNELS_LAST)
-    return lambda x, padding: functional.conv3d(x, weight, bias, stride, padding).relu_()
+    return lambda x, padding: functional.conv3d(x.to(weight.dtype), weight, bias, stride, padding).relu_()
 
 
 class FoldedHead:
@@ -256,11 +258,11 @@ class ChunkedI3D:
         frames, said = self._frames + x.shape[2], self._expected
         if last and ((frames - said) % PADDING_PERIOD or frames < MIN_FRAMES):
             raise ValueError(f"a clip opened for {said} frames, modulo {PADDING_PERIOD}, ended after {frames}")
-        state, (device, dtype) = self._state.copy(), self._network.to
+        state, (device, _) = self._state.copy(), self._network.to
         state.num_frames, state.is_last = frames if last else said, last
         if device.type == "cuda" and x.device.type == "cpu":  # by way of pinned memory nobody waits for it
             x = x.pin_memory().to(device, non_blocking=True)
-        y: Tensor | None = x.to(device).contiguous(memory_format=CHANNELS_LAST).to(dtype)
+        y: Tensor | None = x.to(device).contiguous(memory_format=CHANNELS_LAST)
         for name, operation in self._network.operations.items():
             y = operation(y, state)
             if name == self._layer:

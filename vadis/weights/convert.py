@@ -14,7 +14,7 @@ import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -90,9 +90,8 @@ def convert(
     if provenance is None:
         provenance = provenance_of([file for stream in streams for file in _contents(networks[stream][0])])
     names = _labels(labels, cards[0].architecture, len(cards[0].labels))
-    card = replace(
-        cards[0], name=name or printable(out.stem), streams=streams, labels=names, provenance=dict(provenance)
-    )
+    name = name or printable(out.stem)
+    card = replace(cards[0], name=name, streams=streams, labels=names, provenance=dict(provenance))
     save_model(out, card, {stream: networks[stream][1] for stream in streams})
     return card
 
@@ -343,7 +342,6 @@ def _unreadable_pickle(source: Path) -> WeightsError:
 
 EXPORT_METADATA_KEY = "vadis"  # of the card, as JSON, in the metadata of ONNX; a file of that name in PyTorch's archive
 STEP = 8  # frames; clips of any number of such steps are padded alike, so that one graph takes all of them
-_LAST_ROW = ROWS[-1].name
 
 
 class _Networks(nn.Module):
@@ -360,7 +358,7 @@ class _Networks(nn.Module):
             assert isinstance(network, I3D)
             outputs = dict(network.endpoints(clip))
             logits.append(outputs["Logits"])
-            pooled = functional.avg_pool3d(outputs[_LAST_ROW], HEAD_POOL, stride=1)  # (B, 1024, steps, 1, 1)
+            pooled = functional.avg_pool3d(outputs[ROWS[-1].name], HEAD_POOL, stride=1)  # (B, 1024, steps, 1, 1)
             features.append(pooled.mean(dim=(3, 4)))
         return torch.stack(logits).sum(dim=0), *features
 
@@ -375,39 +373,26 @@ def export(model: Model, kind: str, path: Path, frames: int | None = None) -> No
         message = f"{model.card.name} is no I3D, and other architectures cannot be exported"
         raise UsageError(message, "`model.module(…)` is the network as PyTorch knows it")
     if frames is not None and frames < MIN_FRAMES:
-        raise UsageError(
-            f"I3D takes clips of {MIN_FRAMES} frames or more, not of {frames}", "the models learnt from 64"
-        )
+        message = f"I3D takes clips of {MIN_FRAMES} frames or more, not of {frames}"
+        raise UsageError(message, "the models learnt from 64")
     if kind == "onnx" and (lacking := [name for name in ("onnx", "onnxscript") if find_spec(name) is None]):
         raise VadisError(f"without {' and '.join(lacking)} no ONNX file can be written", "pip install onnx onnxscript")
-    with _quiet():
+    logger = logging.getLogger("torch.onnx")
+    with warnings.catch_warnings(), ExitStack() as stack:  # PyTorch's exporters warn of their own parts
+        warnings.simplefilter("ignore")
+        stack.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.ERROR)
         write_file(path, EXPORTS[kind](_program(model, frames), model, frames))
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep to itself what PyTorch's exporters tell of their own parts."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
 def _program(model: Model, frames: int | None) -> torch.export.ExportedProgram:
-    example = 2, 2 * STEP if frames is None else frames  # clips and frames of which the graph is traced
-    shapes = [(example[0], STREAM_CHANNELS[stream], example[1], FRAME_SIZE, FRAME_SIZE) for stream in model.networks]
     batch, steps = torch.export.Dim("batch"), torch.export.Dim("eighths", min=2)
     dynamic: dict[int, Any] = {0: batch, 2: STEP * steps} if frames is None else {0: batch}
-    clips = tuple(torch.zeros(shape) for shape in shapes)
+    size = (frames or 2 * STEP, FRAME_SIZE, FRAME_SIZE)  # of the clips, two a stream, of which the graph is traced
+    clips = tuple(torch.zeros(2, STREAM_CHANNELS[stream], *size) for stream in model.networks)
+    shapes = (tuple(dynamic for _ in clips),)
     with torch.no_grad():
-        return torch.export.export(
-            _Networks(model), clips, dynamic_shapes=(tuple(dynamic for _ in clips),), strict=False
-        )
+        return torch.export.export(_Networks(model), clips, dynamic_shapes=shapes, strict=False)
 
 
 def _card(model: Model) -> str:
