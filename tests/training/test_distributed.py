@@ -122,15 +122,17 @@ def whole_runs(tmp_path_factory, stopped) -> Path:
     """The folder of runs of two processes, which have ended as the stopped one has: one start, of seconds, for all."""
     folder = tmp_path_factory.mktemp("two")
     short, six = {"clips_in_memory": 1}, {"steps": 6, **SAME_BATCH}
-    end_well(start({folder / "whole": {}, stopped.folder: {}, folder / "short": short, folder / "six": six}))
+    runs = {folder / "whole": {}, stopped.folder: {}, folder / "short": short, folder / "six": six}
+    end_well(start({**runs, folder / "bf16": {"precision": "bf16"}}))
     return folder
 
 
 @pytest.mark.slow
-def test_two_processes_follow_one(tmp_path, whole_runs):
+@pytest.mark.parametrize(("name", "precision"), [("whole", "fp32"), ("bf16", "bf16")])
+def test_two_processes_follow_one(tmp_path, whole_runs, name, precision):
     """Batch norm, dropout, running averages, validation, schedule: all as in one process with the same batch."""
-    one, two = tmp_path / "one", whole_runs / "whole" / "run"
-    run_tiny(one)
+    one, two = tmp_path / "one", whole_runs / name / "run"
+    run_tiny(one, precision=precision)
     alone, both = newest(one), newest(two)
     assert alone.tensors.keys() == both.tensors.keys()
     for key, value in alone.tensors.items():
