@@ -206,6 +206,7 @@ def _fetch(file: RemoteFile, stream: BinaryIO, report: FileProgress) -> str | No
         time.sleep(max(0.0, min(pause, give_up - time.monotonic())))
         for url in list(urls):
             seconds = min(ANSWER_SECONDS * patience, give_up - time.monotonic())
+            is_resumed = stream.seek(0, os.SEEK_END) > 0
             try:
                 _receive(file, url, stream, seconds, STALL_SECONDS * patience, report)
                 return None
@@ -213,7 +214,9 @@ def _fetch(file: RemoteFile, stream: BinaryIO, report: FileProgress) -> str | No
                 reasons.setdefault(url, str(error))
             except (TransferError, HTTPError) as error:
                 give_up, reasons[url] = math.inf, str(error)
-                if isinstance(error, HTTPError):
+                if isinstance(error, HTTPError):  # without what is there already, the whole file may be given
+                    stream.truncate(stream.seek(0))
+                if isinstance(error, HTTPError) and not is_resumed:
                     urls.remove(url)
                 else:
                     _log.info("%s: %s; trying again", urlsplit(url).hostname, error)
@@ -226,22 +229,15 @@ def _fetch(file: RemoteFile, stream: BinaryIO, report: FileProgress) -> str | No
 def _receive(
     file: RemoteFile, url: str, stream: BinaryIO, seconds: float, stall_seconds: float, report: FileProgress
 ) -> None:
-    """Get what ``stream`` still lacks from one host, and verify the whole."""
-    have = stream.seek(0, os.SEEK_END)
-    try:
-        response = get(url, {"Range": f"bytes={have}-"} if have else {}, seconds, stall_seconds)
-    except HTTPError as error:
-        if not have:
-            raise
-        _restart(stream)
-        raise TransferError(str(error)) from error  # the whole file may be given
-    with contextlib.closing(response):
+    """Get what ``stream``, which is at its end, still lacks from one host, and verify the whole."""
+    have = stream.tell()
+    with contextlib.closing(get(url, {"Range": f"bytes={have}-"} if have else {}, seconds, stall_seconds)) as response:
         # Content-Range: bytes 100-199/200
         first_byte = response.headers.get("Content-Range", "bytes 0-").removeprefix("bytes ").partition("-")[0]
-        if first_byte != str(have):
-            have = _restart(stream)
-            if first_byte != "0":
-                raise TransferError("the host answered with another part of the file than was asked for")
+        if first_byte not in ("0", str(have)):
+            raise HTTPError("the host answered with another part of the file than was asked for")
+        if first_byte == "0":
+            have = stream.truncate(stream.seek(0))
         if (content_type := response.headers.get_content_type()) in ("text/html", "application/xhtml+xml"):
             raise HTTPError(f"not a weights file (got {content_type})")
         total = file.size if response.length is None else have + response.length
@@ -251,21 +247,14 @@ def _receive(
         for chunk in _chunks(response, stall_seconds):
             have += len(chunk)
             if have > (limit := total or SIZE_CAP):
-                _restart(stream)
                 raise HTTPError(f"not the published file: it has more than {limit:,} bytes")
             stream.write(chunk)
             report(have, total)
     if total and have < total:
         raise TransferError(f"the transfer was cut after {have:,} of {total:,} bytes")
     stream.flush()
-    if not _has_published_content(Path(stream.name), file):
-        _restart(stream)
-        error_class = HTTPError if first_byte == "0" else TransferError  # two parts may be of two files
-        raise error_class("the host sent other bytes than were published")
-
-
-def _restart(stream: BinaryIO) -> int:
-    return stream.truncate(stream.seek(0))
+    if not _has_published_content(Path(stream.name), file):  # two parts may be of two files
+        raise HTTPError("the host sent other bytes than were published")
 
 
 def _urls(file: RemoteFile) -> list[str]:
