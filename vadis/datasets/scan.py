@@ -28,6 +28,8 @@ parquet | .parquet
     python -c "import glob, os, pyarrow.parquet as q; [(os.makedirs(d, exist_ok=True),
     open(f'{d}/{f[:-8]}-{i:06}.mp4', 'wb').write(r['video']['bytes'])) for f in glob.glob('*.parquet')
     for i, r in enumerate(q.read_table(f).to_pylist()) for d in [f.split('-')[0] + '/' + str(r['label'])]]"
+class archive | .tar.gz .tgz .tar
+    for f in *.tar* *.tgz; do if [ -f "$f" ]; then mkdir -p "${f%%.t*}" && tar -xf "$f" -C "${f%%.t*}"; fi; done
 shards | .tar
     for f in *.tar; do d="${f%%[-_.0-9]*}"; d="${d:-shards}"; mkdir -p "$d"; tar -xf "$f" -C "$d"; done;
     for c in */*.cls; do m="${c%/*}/metadata.csv"; [ -e "$m" ] || echo file_name,label > "$m"; b="${c##*/}";
@@ -262,6 +264,9 @@ def packed_videos(tree: Tree) -> tuple[str, str] | None:
 
 
 def _form_of(path: str) -> str:
-    """Return the key of ``PACKED`` for a file; only archives with a number in their names are shards."""
-    forms = (name for name, (endings, _) in PACKED.items() if path.lower().endswith(endings))
-    return next(name for name in forms if name != "shards" or _NUMBERED.fullmatch(name_of(path)))
+    """Return the key of ``PACKED`` for a file; archives are told apart by numbers in their names, and their folders."""
+    is_numbered = _NUMBERED.fullmatch(name_of(path)) is not None
+    is_in_split = split_of(name_of(folder_of(path))) is not None
+    excluded = {"class archive" if is_numbered or not is_in_split else "", "" if is_numbered else "shards"}
+    forms = ((name, endings) for name, (endings, _) in PACKED.items() if name not in excluded)
+    return next(name for name, endings in forms if path.lower().endswith(endings))
