@@ -32,7 +32,7 @@ _PILLOW_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")  # those of ``PICTURE_E
 
 
 class Packets(NamedTuple):
-    """Streams, that of pictures first, and their coded packets; ``zero_seconds`` is the file's start by their clock."""
+    """Streams, that of pictures first if it is there, and their packets; ``zero_seconds`` is the file's start there."""
 
     streams: list[Any]
     packets: "Iterator[av.Packet[Any]]"
