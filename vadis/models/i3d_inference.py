@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 CHANNELS_LAST = torch.channels_last_3d
 FEATURES, LOGITS = "Pooled", "Logits"  # the last two of LAYERS: the input and the output of the last layer
 LAYERS = (*(row.name for row in ROWS), FEATURES, LOGITS)
+# Multiplied in float32 whatever the precision: where rounded weights move the logits most, and there is little to do.
+FLOAT32_ROWS = {"Conv3d_2b_1x1", "Mixed_5b", "Mixed_5c"}
 
 
 class TemporalState:
@@ -108,7 +110,7 @@ class FoldedConv:
     """``ConvUnit`` as one convolution with a bias and ReLU."""
 
     def __init__(self, unit: ConvUnit, to: DeviceAndType, row: str) -> None:
-        self.row, self.kernel, self.stride = row, unit.conv.kernel_size, unit.conv.stride
+        self.row, self.kernel, self.stride, self.dtype = row, unit.conv.kernel_size, unit.conv.stride, to[1]
         weight, bias = fold_batch_norm(unit)
         has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         is_fast = has_onednn and to[0].type == "cpu" and (to[1] == torch.float32 or multiplies_bfloat16())
@@ -117,7 +119,8 @@ class FoldedConv:
         if is_fast:
             from vadis.models import cpu_kernels
 
-            self.convolve = cpu_kernels.onednn_convolution(weight, bias, self.stride, to[1])
+            multiplied = torch.float32 if row in FLOAT32_ROWS else to[1]
+            self.convolve = cpu_kernels.onednn_convolution(weight, bias, self.stride, multiplied)
             self.is_padded &= not isinstance(self.convolve, cpu_kernels.STEMS)
         else:
             self.convolve = _torch_convolution(weight.to(*to), bias.to(*to), self.stride)
@@ -130,7 +133,7 @@ class FoldedConv:
         if ready is None:
             return None
         space = (0, 0) if self.is_padded else (self.kernel[1] // 2, self.kernel[2] // 2)
-        return self.convolve(ready[0], (ready[1], *space))
+        return self.convolve(ready[0], (ready[1], *space)).to(self.dtype)
 
 
 class FoldedPool:
