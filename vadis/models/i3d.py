@@ -184,7 +184,7 @@ class ConvUnit(nn.Module):
         """(B, C, T, H, W) → (B, channels, ceil(T / st), ceil(H / sh), ceil(W / sw)), or without T."""
         if not self.is_padded:
             x = pad_same(x, self.conv.kernel_size, self.conv.stride)
-        elif torch.is_autocast_enabled(x.device.type) and x.shape[2] < self.conv.kernel_size[0]:
+        elif x.is_cpu and torch.is_autocast_enabled("cpu") and x.shape[2] < self.conv.kernel_size[0]:
             # In bfloat16 oneDNN 3.12 gives wrong gradients of a kernel that is longer than the clip. One frame more.
             longer = functional.pad(x, (0, 0, 0, 0, 0, 1))
             return functional.relu_(self.norm(self.conv(longer)[:, :, :-1]))
