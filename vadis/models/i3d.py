@@ -185,9 +185,10 @@ class ConvUnit(nn.Module):
         if not self.is_padded:
             x = pad_same(x, self.conv.kernel_size, self.conv.stride)
         elif x.is_cpu and torch.is_autocast_enabled("cpu") and x.shape[2] < self.conv.kernel_size[0]:
-            # In bfloat16 oneDNN 3.12 gives wrong gradients of a kernel that is longer than the clip. One frame more.
-            longer = functional.pad(x, (0, 0, 0, 0, 0, 1))
-            return functional.relu_(self.norm(self.conv(longer)[:, :, :-1]))
+            # In bfloat16 oneDNN 3.12 gives wrong gradients of a kernel longer than the clip: zeros lengthen the clip.
+            frames = x.shape[2]
+            x = functional.pad(x, (0, 0, 0, 0, 0, self.conv.kernel_size[0] - frames))
+            return functional.relu_(self.norm(self.conv(x)[:, :, :frames]))
         return functional.relu_(self.norm(self.conv(x)))
 
 
