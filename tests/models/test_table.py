@@ -79,7 +79,7 @@ def test_a_model_file_of_it_labels_a_video_and_answers_the_papers_test(tmp_path,
     assert sum(label.score for label in result.clip_score) == pytest.approx(1, abs=1e-5)
     assert result.segments[-1].end == pytest.approx(2.8)
     found = next(predict_all([Example(str(video), "a")], model))
-    assert found.error is None
+    assert found.status == "ok"
     assert list(found.logits) == list(model.networks)
     arrays, _ = extract_features(video, model, layer=FEATURES)
     assert {key: array.ndim for key, array in arrays.items()} == dict.fromkeys(model.networks, 2)
