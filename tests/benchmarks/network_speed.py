@@ -71,7 +71,7 @@ def in_chunks(network: FoldedI3D, x: torch.Tensor, size: int) -> None:
 
 
 FRAMES, CHUNK = 64, 32
-ROUNDED = "vadis, bf16, in chunks"
+ROUNDED, ROUNDED_WHOLE = "vadis, bf16, in chunks", "vadis, bf16, in one piece"
 PLAIN, WHOLE, CHUNKED = "plain eager PyTorch", "vadis, in one piece", f"vadis, chunks of {CHUNK}, as classify does it"
 
 
@@ -102,7 +102,11 @@ def _measured(plain: I3D, folded: FoldedI3D, x: torch.Tensor, others: list[Any],
         PLAIN: plainly,
         **{other.name: other for other in others},
         WHOLE: lambda: folded(x),
-        **({} if rounded is None else {ROUNDED: lambda: in_chunks(rounded, x, CHUNK)}),
+        **(
+            {}
+            if rounded is None
+            else {ROUNDED_WHOLE: lambda: rounded(x), ROUNDED: lambda: in_chunks(rounded, x, CHUNK)}
+        ),
         CHUNKED: lambda: in_chunks(folded, x, CHUNK),
         "floor": large,
     }

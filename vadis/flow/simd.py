@@ -23,6 +23,7 @@ _INT32 = ir.IntType(32)
 VECTOR = ir.VectorType(FLOAT, LANES)
 BITS = ir.VectorType(_INT32, LANES)
 BFLOAT16_BITS = ir.VectorType(ir.IntType(16), LANES)
+_PACKED_BITS = ir.VectorType(ir.IntType(16), 2 * LANES)
 
 
 class Lanes(types.Type):
@@ -126,6 +127,27 @@ def store(builder: Any, array: Any, index: Any, vector: Any) -> None:
         bits = builder.add(bits, builder.add(to_even, BITS([0x7FFF] * LANES)))
         vector = builder.trunc(builder.lshr(bits, half), BFLOAT16_BITS)
     write(builder, array, index, vector)
+
+
+@instruction()
+def load_packed(builder: Any, array: Any, index: Any) -> Any:
+    """Return the 64 bytes from ``array[index]`` on: 16 numbers of float32, or 32 of bfloat16 as they are."""
+    return read(builder, array, index)
+
+
+@instruction(types.void)
+def store_packed(builder: Any, array: Any, index: Any, vector: Any) -> None:
+    """Store what ``load_packed`` gave."""
+    write(builder, array, index, vector)
+
+
+@instruction()
+def maximum_packed(builder: Any, array: Any, a: Any, b: Any) -> Any:
+    """Return the larger numbers of two vectors of ``load_packed(array, …)``; bfloat16 from 0 on, as whole numbers."""
+    kind = VECTOR if array.type.pointee == FLOAT else _PACKED_BITS
+    a, b = builder.bitcast(a, kind), builder.bitcast(b, kind)
+    is_larger = builder.fcmp_ordered(">", a, b) if kind is VECTOR else builder.icmp_signed(">", a, b)
+    return builder.bitcast(builder.select(is_larger, a, b), VECTOR)
 
 
 broadcast = instruction()(lambda builder, number: splat(builder, number, LANES))

@@ -18,7 +18,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from vadis.flow.numba_cache import compiled, inlined
-from vadis.flow.simd import LANES, broadcast, load, maximum, store
+from vadis.flow.simd import (
+    LANES,
+    broadcast,
+    load,
+    load_packed,
+    maximum,
+    maximum_packed,
+    store,
+    store_packed,
+)
 from vadis.models.i3d import Axes, same_padding
 
 Flat = npt.NDArray[np.float32]
@@ -127,7 +136,7 @@ class _Winograd:
         by_tap = taps.movedim(2, 0).flatten(1).double()  # (count, channels · C · kh · kw)
         planes = [(row @ by_tap).float().view_as(taps[:, :, 0]) for row in torch.tensor(matrix, dtype=torch.float64)]
         none = torch.zeros_like(bias)
-        self._outputs, self._channels, self._padding = POINTS - count + 1, len(bias), (0, padding, padding)
+        self.outputs, self._channels, self._padding = POINTS - count + 1, len(bias), (0, padding, padding)
         self._dtype = dtype
         self._products = [
             DirectConv3d(plane[:, :, None], bias if point == IN_ALL_OUTPUTS else none, (1, *stride), "none", dtype)
@@ -143,9 +152,9 @@ class _Winograd:
         y = x.new_empty(len(x), frames, *size, self._channels, dtype=self._dtype)
         transformed = x.new_empty(POINTS, 1, 1, *seen, x.shape[1], dtype=self._dtype)
         for clip, output in zip(torch.split(x, 1), y, strict=True):
-            for first in range(0, frames, self._outputs):
+            for first in range(0, frames, self.outputs):
                 self._transform(clip, self._step * first - front, transformed)
-                self._inverse(transformed, output[first : first + self._outputs])
+                self._inverse(transformed, output[first : first + self.outputs])
         return y.permute(0, 4, 1, 2, 3)
 
     def _transform(self, x: Tensor, first: int, transformed: Tensor) -> None:
@@ -159,7 +168,7 @@ class _Winograd:
             for product, frame in zip(self._products, transformed, strict=True)
         ]
         size = y[0].numel()
-        arguments = (*products, size, numbers_of(y), len(y), self._outputs)
+        arguments = (*products, size, numbers_of(y), len(y), self.outputs)
         parallel_for(_output_transform, size // LANES, len(y) * LANES, *arguments)
 
 
@@ -347,33 +356,39 @@ def _max_rows(
 ) -> None:  # fmt: skip
     """Fill rows ``begin`` to ``end`` of all rows (T' · H') of the pooled ``y``, W' · C each.
 
-    ``shape``: T, H, W, C of ``x``. ``window`` (3, 3): kernel, stride and front padding, each along T, H, W.
+    ``shape``: T, H, W, C of ``x``, C at least ``step``, the numbers of a vector; the last vectors may overlap.
+    ``window`` (3, 3): kernel, stride and front padding, each along T, H, W.
     """
     frames, rows, columns, channels = shape
-    length = columns * channels
-    row = np.empty(length, np.float32)
+    length, step = columns * channels, 4 * LANES // x.itemsize
+    row = np.empty(length, x.dtype)
     for at in range(begin, end):
         t, h = at // height * window[1, 0] - window[2, 0], at % height * window[1, 1] - window[2, 1]
         t_end, h_end = min(t + window[0, 0], frames), min(h + window[0, 1], rows)
         t, h = max(t, 0), max(h, 0)
-        for i in range(0, length, LANES):
-            best = load(x, (t * rows + h) * length + i)
+        for block in range(0, length, step):
+            i = min(block, length - step)
+            best = load_packed(x, (t * rows + h) * length + i)
             for from_t in range(t, t_end):
                 for from_h in range(h, h_end):
-                    best = maximum(best, load(x, (from_t * rows + from_h) * length + i))
-            store(row, i, best)
+                    best = maximum_packed(x, best, load_packed(x, (from_t * rows + from_h) * length + i))
+            store_packed(row, i, best)
         for out in range(width):
             w = out * window[1, 2] - window[2, 2]
             w_end, w = min(w + window[0, 2], columns), max(w, 0)
-            for c in range(0, channels, LANES):
-                best = load(row, w * channels + c)
+            for block in range(0, channels, step):
+                c = min(block, channels - step)
+                best = load_packed(row, w * channels + c)
                 for from_w in range(w + 1, w_end):
-                    best = maximum(best, load(row, from_w * channels + c))
-                store(y, (at * width + out) * channels + c, best)
+                    best = maximum_packed(x, best, load_packed(row, from_w * channels + c))
+                store_packed(y, (at * width + out) * channels + c, best)
 
 
 def max_pool(x: Tensor, kernel: Axes, stride: Axes, padding: Axes) -> Tensor:
-    """Return ``functional.max_pool3d(…, ceil_mode=True)`` of ``x`` (B, C, T, H, W), channels-last, C in 16s."""
+    """Return ``functional.max_pool3d(…, ceil_mode=True)`` of ``x`` (B, C, T, H, W), channels-last, from 0 on.
+
+    C is at least 16, or 32 of bfloat16, and even.
+    """
     batch, channels, *size = x.shape
     frames, height, width = map(_windows, size, kernel, stride, padding)
     y = x.new_empty(batch, frames, height, width, channels)

@@ -60,13 +60,23 @@ class TemporalState:
         front, back = same_padding(-(-self.num_frames * stride // frames_per_step(operation.row)), kernel, stride)
         if self.is_last and x is not None and operation not in self._held and front == back:
             return x, front  # the whole clip at once: no copy
-        ready = self.join(operation, x, kernel, stride, front, back if self.is_last else 0)
+        ready = self.join(operation, x, kernel, stride, front, back if self.is_last else 0, operation.outputs)
         return None if ready is None else (ready, 0)
 
     def join(
-        self, operation: object, x: Tensor | None, kernel: int, stride: int = 1, front: int = 0, back: int = 0
+        self,
+        operation: object,
+        x: Tensor | None,
+        kernel: int,
+        stride: int = 1,
+        front: int = 0,
+        back: int = 0,
+        outputs: int = 1,
     ) -> Tensor | None:
-        """Return held frames (at first ``front`` zeros), ``x`` and ``back`` zeros, cut to whole windows, if any."""
+        """Return held frames (at first ``front`` zeros), ``x`` and ``back`` zeros, cut to whole windows, if any.
+
+        Before the end of the clip they are a multiple of ``outputs`` windows.
+        """
         held = self._held.pop(operation, None)
         if held is None:
             if x is None:
@@ -76,6 +86,7 @@ class TemporalState:
         joined = _concatenate([part for part in parts if part.shape[2]] or [held], dim=2)
         count = max((joined.shape[2] - kernel) // stride + 1, 0)
         if not self.is_last:
+            count -= count % outputs
             self._held[operation] = joined[:, :, count * stride :].clone()  # a view would keep all of it alive
         return joined[:, :, : (count - 1) * stride + kernel] if count else None
 
@@ -124,6 +135,7 @@ class FoldedConv:
             self.is_padded &= not isinstance(self.convolve, cpu_kernels.STEMS)
         else:
             self.convolve = _torch_convolution(weight.to(*to), bias.to(*to), self.stride)
+        self.outputs = getattr(self.convolve, "outputs", 1)  # frames that it makes at once
 
     def __call__(self, x: Tensor | None, state: TemporalState) -> Tensor | None:
         if x is not None and self.is_padded:  # SAME of a stride is not symmetric, so it has to be written out
@@ -139,6 +151,8 @@ class FoldedConv:
 class FoldedPool:
     """``PoolUnit``, without a padded copy."""
 
+    outputs = 1
+
     def __init__(self, unit: PoolUnit, row: str) -> None:
         self.row, self.kernel, self.stride = row, unit.kernel, unit.stride
 
@@ -149,7 +163,7 @@ class FoldedPool:
         y, frames = ready
         height, width = map(same_padding, y.shape[3:], self.kernel[1:], self.stride[1:])
         padding = (frames, height[0], width[0])
-        if y.device.type == "cpu" and y.shape[1] % 16 == 0:
+        if y.device.type == "cpu" and y.shape[1] % 16 == 0 and y.shape[1] * y.element_size() >= 64:
             from vadis.models.cpu_kernels import max_pool
 
             return max_pool(y, self.kernel, self.stride, padding)
