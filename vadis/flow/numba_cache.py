@@ -26,6 +26,7 @@ if not (_threads.isdecimal() and int(_threads)):  # of which numba would make a 
 OPTIONS = {"nogil": True, "error_model": "numpy"}  # for numba
 
 _log = logging.getLogger(__name__)
+_setting = threading.Lock()  # numba's folder is one for the process; it is read while a function is wrapped
 
 
 def cache_directory() -> Path:
@@ -44,14 +45,15 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     def machine() -> Any:
         import numba
 
-        before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(cache_directory())
-        try:
-            return numba.njit(cache=True, **OPTIONS)(function)
-        except RuntimeError as error:  # numba: "no locator available"
-            _log.warning("compiled code cannot be kept for the next run: %s", error)
-            return numba.njit(**OPTIONS)(function)
-        finally:
-            numba.config.CACHE_DIR = before
+        with _setting:
+            before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(cache_directory())
+            try:
+                return numba.njit(cache=True, **OPTIONS)(function)
+            except RuntimeError as error:  # numba: "no locator available"
+                _log.warning("compiled code cannot be kept for the next run: %s", error)
+                return numba.njit(**OPTIONS)(function)
+            finally:
+                numba.config.CACHE_DIR = before
 
     @functools.wraps(function)
     def call(*args: Any) -> Any:
