@@ -5,7 +5,7 @@ The clips are those of ``shared/videos/action`` whose manifest names a class of 
 """
 
 import csv
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from tests.bfloat16 import emulated_bfloat16
 from tests.pages import ROOT
 from vadis import classify, read_frames
+from vadis.device import multiplies_bfloat16
 from vadis.errors import VideoError
 from vadis.models import Model
 from vadis.models.i3d_inference import FoldedI3D
@@ -123,7 +124,7 @@ def change_by_bfloat16(path: Path, model: Model) -> tuple[float, float, bool]:
     """
     network = model.networks["rgb"]
     exact = logits_of(path, FoldedI3D(network, model.device))
-    with emulated_bfloat16():
+    with nullcontext() if multiplies_bfloat16() else emulated_bfloat16():
         rounded = logits_of(path, FoldedI3D(network, model.device, torch.bfloat16))
     change = (exact - rounded).abs().max() / exact.abs().max()
     return float(change), float(exact.softmax(0).max()), bool(exact.argmax() == rounded.argmax())
