@@ -1,6 +1,6 @@
 """All benchmarks by one command, their figures as JSON, and the tables of docs/performance.md made of it.
 
-    python -m venv peer && peer/bin/pip install openvino onnxruntime opencv-contrib-python-headless
+    python -m venv peer && peer/bin/pip install openvino nncf onnxruntime opencv-contrib-python-headless
     python -m tests.benchmarks --peer peer/bin/python --video CLIP
 
 Some 15 minutes on two cores; NAME… takes only these benchmarks, ``--skip NAME,…`` leaves some out, and what is not

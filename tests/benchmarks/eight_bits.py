@@ -22,25 +22,23 @@ CALIBRATION, ROUNDS = 17, 7
 
 def peer_side(folder: Path, threads: int) -> None:
     """In the environment of the peers: quantise the network in ``folder``, run both, and print what came out."""
-    import nncf
-    import openvino as ov
+    from network_peer import openvino, openvino_int8
 
     clips = [np.load(path) for path in sorted(folder.glob("*.npy"))]
-    graph = ov.Core().read_model(folder / "network.onnx")
-    settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
-    exact = ov.compile_model(graph, "CPU", settings | {"INFERENCE_PRECISION_HINT": "f32"})
-    small = ov.compile_model(nncf.quantize(graph, nncf.Dataset(clips[:CALIBRATION])), "CPU", settings)
+    model = folder / "network.onnx"
+    exact, version = openvino(model, threads)
+    small, _ = openvino_int8(model, threads, clips[:CALIBRATION])
     seconds: dict[str, list[float]] = {"float32": [], "8 bits": []}
     for _ in range(ROUNDS):
         for name, network in (("float32", exact), ("8 bits", small)):
             began = time.perf_counter()
-            network([clips[0]])
+            network(clips[0])
             seconds[name].append(time.perf_counter() - began)
     for name, each in seconds.items():
-        print(f"OpenVINO {ov.__version__.split('-')[0]}, {name}: {np.median(each[1:]):.3f} s for 64 frames")
+        print(f"OpenVINO {version.split('-')[0]}, {name}: {np.median(each[1:]):.3f} s for 64 frames")
     moved, changed = [], 0
     for clip in clips:
-        a, b = (network([clip])[0].mean(axis=(0, 2)) for network in (exact, small))
+        a, b = (network(clip).mean(axis=(0, 2)) for network in (exact, small))
         moved.append(abs(a - b).max() / abs(a).max())
         changed += int(a.argmax() != b.argmax())
     print(f"logits move by {np.median(moved):.1%} of the largest (median), {max(moved):.1%} at most; "

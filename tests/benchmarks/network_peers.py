@@ -1,6 +1,6 @@
 """OpenVINO and ONNX Runtime, as processes of another environment that run the same network when they are asked to.
 
-python -m venv peer && peer/bin/pip install openvino onnxruntime opencv-contrib-python-headless
+python -m venv peer && peer/bin/pip install openvino nncf onnxruntime opencv-contrib-python-headless
 """
 
 import subprocess
@@ -17,7 +17,7 @@ from tests.benchmarks.plain_network import plainly_written
 from vadis.device import multiplies_bfloat16
 from vadis.models.i3d import I3D
 
-RUNTIMES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
+RUNTIMES = {"openvino": "OpenVINO", "openvino-int8": "OpenVINO, int8", "onnxruntime": "ONNX Runtime"}
 ROUNDED = {"openvino-bf16": "OpenVINO, bf16"}  # where the processor multiplies bfloat16
 
 

@@ -13,7 +13,7 @@ from tests.bfloat16 import emulated_bfloat16
 from tests.matching import containing
 from vadis.device import multiplies_bfloat16
 from vadis.models.i3d import I3D, num_steps
-from vadis.models.i3d_inference import LOGITS, ChunkedI3D, FoldedI3D, fold_batch_norm
+from vadis.models.i3d_inference import LOGITS, ChunkedI3D, FoldedI3D, fold_batch_norm, round_pointwise
 
 CPU = torch.device("cpu")
 FORM_TOLERANCE = 1e-5  # of the largest logit: folding changes the order of float32 products and sums
@@ -179,6 +179,20 @@ def test_bfloat16_is_near_and_float32_again_at_the_end(convolutions: Callable[[]
         assert 0 < relative_difference(logits, exact) < BFLOAT16_TOLERANCE
         assert relative_difference(in_chunks(rounded, clip, [24]), logits) < BFLOAT16_TOLERANCE
         assert rounded(clip, layer="Mixed_4f").dtype == torch.float32
+
+
+def test_a_pointwise_kernel_keeps_its_mean_when_it_is_rounded() -> None:
+    """As far as its channels, fewer than those of the input, tell what the means of the input were."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(48, 64, 1, 1, 1, generator=generator)
+    inputs = torch.rand(64, generator=generator) + 0.5
+    means = weight.flatten(1) @ inputs
+    rounded, bias = round_pointwise(weight, torch.zeros(48), means)
+    assert torch.equal(rounded, rounded.to(torch.bfloat16).float())
+    by_itself, corrected = rounded.flatten(1) @ inputs - means, rounded.flatten(1) @ inputs + bias - means
+    assert corrected.norm() < by_itself.norm() / 4
+    nothing, bias = round_pointwise(torch.zeros_like(weight), torch.ones(48), torch.zeros(48))
+    assert not nothing.any() and torch.equal(bias, torch.ones(48))
 
 
 @pytest.mark.skipif(not multiplies_bfloat16(), reason="needs a processor with AVX-512 BF16 or AMX")

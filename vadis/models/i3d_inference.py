@@ -36,6 +36,8 @@ FEATURES, LOGITS = "Pooled", "Logits"  # the last two of LAYERS: the input and t
 LAYERS = (*(row.name for row in ROWS), FEATURES, LOGITS)
 # Multiplied in float32 whatever the precision: where rounded weights move the logits most, and there is little to do.
 FLOAT32_ROWS = {"Conv3d_2b_1x1", "Mixed_5b", "Mixed_5c"}
+RIDGE = 1e-3  # of the mean square of a channel's weights: least squares does not explain noise
+TINY = 1e-20  # where all weights are 0
 
 
 class TemporalState:
@@ -121,17 +123,19 @@ class FoldedConv:
     """``ConvUnit`` as one convolution with a bias and ReLU."""
 
     def __init__(self, unit: ConvUnit, to: DeviceAndType, row: str) -> None:
-        self.row, self.kernel, self.stride, self.dtype = row, unit.conv.kernel_size, unit.conv.stride, to[1]
+        self.row, self.kernel, self.stride = row, unit.conv.kernel_size, unit.conv.stride
         weight, bias = fold_batch_norm(unit)
         has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         is_fast = has_onednn and to[0].type == "cpu" and (to[1] == torch.float32 or multiplies_bfloat16())
+        dtype = torch.float32 if is_fast and row in FLOAT32_ROWS else to[1]
+        if dtype != torch.float32 and self.kernel == (1, 1, 1):
+            weight, bias = round_pointwise(weight, bias, unit.norm.bias.detach() - bias)
         self.is_padded = set(self.stride) != {1}
         self.convolve: Convolution
         if is_fast:
             from vadis.models import cpu_kernels
 
-            multiplied = torch.float32 if row in FLOAT32_ROWS else to[1]
-            self.convolve = cpu_kernels.onednn_convolution(weight, bias, self.stride, multiplied)
+            self.convolve = cpu_kernels.onednn_convolution(weight, bias, self.stride, dtype)
             self.is_padded &= not isinstance(self.convolve, cpu_kernels.STEMS)
         else:
             self.convolve = _torch_convolution(weight.to(*to), bias.to(*to), self.stride)
@@ -145,7 +149,7 @@ class FoldedConv:
         if ready is None:
             return None
         space = (0, 0) if self.is_padded else (self.kernel[1] // 2, self.kernel[2] // 2)
-        return self.convolve(ready[0], (ready[1], *space)).to(self.dtype)
+        return self.convolve(ready[0], (ready[1], *space))
 
 
 class FoldedPool:
@@ -199,6 +203,20 @@ def fold_batch_norm(unit: ConvUnit) -> tuple[Tensor, Tensor]:
     assert norm.running_mean is not None and norm.running_var is not None
     gain = norm.weight.detach() / torch.sqrt(norm.running_var + norm.eps)
     return unit.conv.weight.detach() * gain[:, None, None, None, None], norm.bias.detach() - norm.running_mean * gain
+
+
+def round_pointwise(weight: Tensor, bias: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
+    """Round ``weight`` (channels, C, 1, 1, 1) to bfloat16, and make up in ``bias`` for what that changes on average.
+
+    ``means`` (channels,) are those of the products in training, without ``bias``: batch norm has kept them. The means
+    of the inputs follow by least squares, as near to each other as explains them; ReLU leaves none below 0.
+    """
+    matrix, rounded = weight.flatten(1), weight.to(torch.bfloat16).float()
+    sums, square = matrix.sum(1), matrix @ matrix.t()
+    level = (sums @ means) / (sums @ sums).clamp(min=TINY)
+    square.diagonal().add_(RIDGE * square.diagonal().mean() + TINY)
+    inputs = level + matrix.t() @ torch.linalg.solve(square, means - level * sums)  # (C,)
+    return rounded, bias + (matrix - rounded.flatten(1)) @ inputs.clamp(min=0)
 
 
 def _torch_convolution(weight: Tensor, bias: Tensor, stride: Axes) -> "Convolution":
