@@ -286,6 +286,7 @@ def test_what_measures_and_proves_can_be_started(command: str, sandbox: Path) ->
         "tests/benchmarks/decoding.py": " --rounds 1 --files 20",
         "tests.benchmarks.plan": "",
         "tests.benchmarks.eight_bits": " --help",
+        "tests.benchmarks.gpu_layers": " --help",
     }
     (add,) = (words for program, words in smaller.items() if program in command.split()[:3])
     if "report_page" in command and not any(map(shutil.which, BROWSERS)):
