@@ -29,8 +29,8 @@ from vadis.video.metadata import AnyPath
 
 _log = logging.getLogger(__name__)
 
-PASSING_ERRORS = frozenset({"not_found", "disappeared", "changed_while_reading", "io_error"})
-"""Errors of a moment rather than of a file: a later run tries again unasked."""
+TRANSIENT_ERRORS = frozenset({"not_found", "disappeared", "changed_while_reading", "io_error"})
+"""Errors that may go away by themselves: the next run tries these inputs again unasked."""
 
 HEADER_KEY = "run"
 _HEADER_START = json.dumps({"schema": SCHEMA, HEADER_KEY: {}}).encode().rstrip(b"}")
@@ -306,7 +306,7 @@ def parse_shard(text: str, environment: Mapping[str, str] = os.environ) -> Shard
     raise UsageError(message, "give the shard: I/N")
 
 
-class Parts:
+class PartitionedJournal:
     """A journal in parts, ``part-00001.jsonl`` and so on in a folder, so that no file grows without end.
 
     Each is a journal with its header, and stays as it was written; of several records of one input that of the last
@@ -344,10 +344,10 @@ class Parts:
 
 
 @contextmanager
-def open_parts(folder: Path, *, overwrite: bool = False) -> Iterator[Parts]:
+def open_parts(folder: Path, *, overwrite: bool = False) -> Iterator[PartitionedJournal]:
     """Open the parts in ``folder``, for this run alone; raise OutputLockedError and VadisError as ``open_journal``."""
     with locked(folder / "parts"), ExitStack() as stack:
-        yield Parts(folder, stack, overwrite)
+        yield PartitionedJournal(folder, stack, overwrite)
 
 
 # --- results files, of one run or of the shards of one, read again ----------------------------------------------------

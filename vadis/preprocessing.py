@@ -57,7 +57,7 @@ STREAMS: dict[str, Stream] = {
 }
 
 
-def shrunk(x: Tensor, factor: int) -> Tensor:
+def downsample(x: Tensor, factor: int) -> Tensor:
     """(B, C, T, H, W) with every ``factor`` × ``factor`` pixels averaged: (B, C, T, H / factor, W / factor)."""
     return x if factor == 1 else functional.avg_pool3d(x, (1, factor, factor))
 
@@ -95,7 +95,7 @@ def network_input(
     ``array`` has been cropped already, unless it has several ``crops`` of ``size`` pixels (see ``cut_views``).
     """
     parts = [array] if crops == 1 else cut_views(array, stream, crops, size)
-    x = torch.cat([shrunk(STREAMS[stream].to_input(np.ascontiguousarray(part)), shrink) for part in parts])
+    x = torch.cat([downsample(STREAMS[stream].to_input(np.ascontiguousarray(part)), shrink) for part in parts])
     return torch.cat([x, STREAMS[stream].mirror(x)]) if flip or crops == 10 else x
 
 

@@ -15,7 +15,7 @@ from tests.matching import containing
 from tests.plain_pass import cropped_clip, plain_outputs, relative_difference
 from tests.synthetic import write_video
 from vadis.device import NoMemoryError
-from vadis.inference.predict import WHOLE_VIDEO, Sliding, completion, over_whole_video, predict
+from vadis.inference.predict import WHOLE_VIDEO, Sliding, num_padding_frames, over_whole_video, predict
 from vadis.inference.prefetch import LocalVideo
 from vadis.models import i3d_inference, inference_form
 from vadis.models.i3d import num_steps
@@ -171,7 +171,7 @@ def told_in_chunks(frames, size):
 
 
 def seen_whole(model, frames, promised, size, layer=LOGITS, least=64):
-    found = list(over_whole_video(told_in_chunks(frames, size), model, promised, least=least, layer=layer))
+    found = list(over_whole_video(told_in_chunks(frames, size), model, promised, min_frames=least, layer=layer))
     return [seconds for seconds, _ in found], np.stack([rows["rgb"] for _, rows in found])
 
 
@@ -205,7 +205,7 @@ def test_a_long_video_is_completed_to_what_was_promised(narrow, monkeypatch, ext
     """By its last frame; steps in which there is no frame of its own are left out."""
     monkeypatch.setattr("vadis.inference.predict.SHORT_FRAMES", 64)
     frames, promised = random_frames(96), None if extra is None else 96 + extra
-    added = completion(96, promised)
+    added = num_padding_frames(96, promised)
     assert added == (extra or 0) % 4
     seen = frames[np.minimum(np.arange(96 + added), 95)]
     expected = plain_outputs({"rgb": seen}, narrow, layer)["rgb"][: num_steps(layer, 96)]
@@ -229,7 +229,7 @@ def test_what_is_kept_does_not_grow_with_the_video(narrow, monkeypatch):
 
     for promised in (192, None):
         most.clear()
-        assert len(list(over_whole_video(clips(), narrow, promised, least=64))) == 23
+        assert len(list(over_whole_video(clips(), narrow, promised, min_frames=64))) == 23
         assert max(most) <= 64 // 8 + 2
         assert max(most[12:]) <= 3
 

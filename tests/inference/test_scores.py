@@ -130,7 +130,7 @@ def test_no_clear_label_is_no_headline_where_it_holds_for_less_than_half_of_the_
 
 
 def test_only_the_labels_that_may_be_told_are() -> None:
-    board = Scoreboard(LABELS, 2.56, 2, told=[name == "jump" for name in LABELS])
+    board = Scoreboard(LABELS, 2.56, 2, label_mask=[name == "jump" for name in LABELS])
     board.add(seconds(32), logits(9, 0, 0))
     board.add(seconds(96), logits(0, 9, 0))
     said = board.finish(seconds(128))

@@ -15,8 +15,8 @@ from vadis.models.cpu_kernels import (
     PairedStem,
     WinogradConv3d,
     WinogradStem,
+    fastest_convolution,
     max_pool,
-    onednn_convolution,
     round_to_bfloat16,
 )
 from vadis.models.i3d import same_padding
@@ -110,7 +110,7 @@ def test_filtering_is_hardly_less_exact_than_the_plain_sum() -> None:
 def test_a_convolution_serves_inputs_of_other_sizes_than_its_first(kernel: int) -> None:
     """The weights are laid out for the first, or for each length."""
     weight, bias, padding = torch.randn(384, 32, *[kernel] * 3) / 30, torch.randn(384), (kernel // 2,) * 3
-    ways = [onednn_convolution(weight, bias, (1, 1, 1)), DirectConv3d(weight, bias, (1, 1, 1), "relu")]
+    ways = [fastest_convolution(weight, bias, (1, 1, 1)), DirectConv3d(weight, bias, (1, 1, 1), "relu")]
     for size in ((4, 7, 7), (8, 14, 14), (3, 5, 28), *((frames, 7, 7) for frames in range(9, 9 + LAYOUTS)), (4, 7, 7)):
         x = channels_last(1, 32, *size, seed=4)
         expected = functional.conv3d(x, weight, bias, padding=padding).relu()
@@ -131,8 +131,8 @@ def test_a_convolution_serves_inputs_of_other_sizes_than_its_first(kernel: int) 
 )
 def test_which_way_is_taken(shape: tuple[int, int], kernel: int, stride: int, exact: type, rounded: type) -> None:
     weight, bias, strides = torch.zeros(*shape, *[kernel] * 3), torch.zeros(shape[0]), (stride, stride, stride)
-    assert type(onednn_convolution(weight, bias, strides)) is exact
-    assert type(onednn_convolution(weight, bias, strides, torch.bfloat16)) is rounded
+    assert type(fastest_convolution(weight, bias, strides)) is exact
+    assert type(fastest_convolution(weight, bias, strides, torch.bfloat16)) is rounded
 
 
 @pytest.mark.parametrize("shape", drawn(8, seed=5))

@@ -21,7 +21,7 @@ def test_agrees_with_torchvisions_googlenet(case):
     network.load_state_dict(from_googlenet(golden_entries()), strict=True, assign=True)
     if case == "torchvision_padding":  # its port pads by three on all sides, where SAME pads by two in front
         stem = network.body.Conv2d_1a_7x7
-        stem.is_padded, stem.conv.padding = True, (3, 3)
+        stem.pads_in_conv, stem.conv.padding = True, (3, 3)
     with torch.inference_mode():
         logits = network(torch.from_numpy(recipe.image()).unsqueeze(2))  # (1, 3, 224, 224) → (1, 3, 1, 224, 224)
     expected = GOLDENS[f"{case}/logits"]

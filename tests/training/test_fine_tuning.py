@@ -11,9 +11,9 @@ from torch.nn import functional
 from tests.matching import containing
 from tests.training.stand_in import RECIPE, TinyNetwork, digest, run_tiny
 from vadis.errors import UsageError
-from vadis.training.checkpoint import Plateau, State, learning_rate
+from vadis.training.checkpoint import State
 from vadis.training.loop import Validation, clip_losses
-from vadis.training.recipes import RECIPES
+from vadis.training.recipes import RECIPES, Plateau, learning_rate
 
 FIXED = {"schedule": "steps", "validator": None}
 

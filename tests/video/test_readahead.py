@@ -44,7 +44,7 @@ def settled(made):
 @pytest.mark.parametrize("size", [1, 2, 7])
 def test_all_items_in_order(size):
     ahead = Prefetcher(numbers(100), size)
-    assert list(ahead.walk()) == list(range(100))
+    assert list(ahead.items()) == list(range(100))
     ahead.close()
 
 
@@ -52,7 +52,7 @@ def test_all_items_in_order(size):
 def test_no_more_is_made_than_wanted(size):
     made = []
     ahead = Prefetcher(numbers(100, made), size)
-    walk = ahead.walk()
+    walk = ahead.items()
     assert settled(made) == list(range(size + 1))  # so many wait, and one is in hand
     assert next(walk) == 0
     assert settled(made) == list(range(size + 2))
@@ -62,7 +62,7 @@ def test_no_more_is_made_than_wanted(size):
 
 def test_an_error_comes_after_the_items_before_it():
     ahead = Prefetcher(numbers(3, error=ZeroDivisionError("three")), 8)
-    walk = ahead.walk()
+    walk = ahead.items()
     assert [next(walk) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ZeroDivisionError, match="three"):
         next(walk)
@@ -74,11 +74,11 @@ def test_notes_are_heard_in_the_thread_of_who_walks():
 
     def make(ahead):
         for number in range(3):
-            ahead.note(f"making {number}")
+            ahead.report_stage(f"making {number}")
             yield number
 
     ahead = Prefetcher(make, 1)
-    assert list(ahead.walk(lambda text: heard.append((text, threading.current_thread())))) == [0, 1, 2]
+    assert list(ahead.items(lambda text: heard.append((text, threading.current_thread())))) == [0, 1, 2]
     assert heard == [(f"making {number}", threading.current_thread()) for number in range(3)]
     ahead.close()
 
@@ -94,7 +94,7 @@ def test_closing_ends_the_generator_in_its_thread():
             ended.append(threading.current_thread().name)
 
     ahead = Prefetcher(make, 1)
-    next(ahead.walk())
+    next(ahead.items())
     ahead.close()
     assert ended == ["ahead"]
 
@@ -132,7 +132,7 @@ def test_closing_cancels_what_is_waited_for():
 
 def test_closing_twice_and_at_the_end_is_allowed():
     ahead = Prefetcher(numbers(1), 1)
-    assert list(ahead.walk()) == [0]
+    assert list(ahead.items()) == [0]
     ahead.close()
     ahead.close()
 

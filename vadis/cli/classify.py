@@ -108,13 +108,13 @@ def classify(
     with ExitStack() as stack:
         destination = Destination(output, output_dir, form, own, threshold, overwrite, retry_failed, bool(ray))
         stack.enter_context(destination.opened(inputs or [], [source.path for source in found]))
-        remote, in_need = fetching(allow_remote, scratch_gb, jobs, where), _in_need(sources, model, streams, device)
-        known, prepared = _prepare(stack, remote, jobs, in_need, part, ray, device != "cpu")
+        remote, early = fetching(allow_remote, scratch_gb, jobs, where), _early_flow(sources, model, streams, device)
+        stamp_of, decoding = _start_decoders(stack, remote, jobs, early, part, ray, device != "cpu")
         wanted = load(where, not to_file and not ray and form.name in _NAME_THE_MODEL)
         settings = {**wanted.settings, "threshold": threshold, "strict": strict}
-        is_named, goes_on = form.name != "table" or to_file, destination.journal is not None
-        run = Run(*destination.begin(settings, sources, known), is_named, goes_on, strict, destination.written())
-        raise typer.Exit(run.complete(_labelled(run, wanted, prepared), destination.write, summary_file))
+        is_named, resumable = form.name != "table" or to_file, destination.journal is not None
+        run = Run(*destination.begin(settings, sources, stamp_of), is_named, resumable, strict, destination.written())
+        raise typer.Exit(run.complete(_labelled(run, wanted, decoding), destination.write, summary_file))
 
 
 def _refuse_combinations(
@@ -140,40 +140,41 @@ def _own_share(found: Found, shard: str | None) -> tuple[Found, Shard | None, li
     return found, own, sources
 
 
-def _prepare(
+def _start_decoders(
     stack: ExitStack,
     remote: "AbstractContextManager[FetchingDecoders | None]",
     jobs: int,
-    in_need: str | None,
+    early_flow: str | None,
     part: Part | None,
     ray: str | None,
     on_gpus: bool,
 ) -> tuple[Callable[[str], Stamp], dict[str, Any]]:
-    """Return by what files are known again, and what decodes them for ``_labelled``.
+    """Return the function that stamps a file, and the keyword arguments for ``_labelled`` that decode.
 
-    The program of that is loaded while the network is, and with it the flow of a video ``in_need`` is computed.
+    A decoder process is started here, so that it loads while the model does; with it the first flow of the video
+    ``early_flow``, if any, is computed meanwhile.
     """
     fetched = stack.enter_context(remote)
-    known = fetched.stamp if fetched else stamp
+    stamp_of = fetched.stamp if fetched else stamp
     if ray:
-        return known, {"address": ray, "on_gpus": on_gpus, "share_bytes": fetched and fetched.share_bytes}
+        return stamp_of, {"address": ray, "on_gpus": on_gpus, "share_bytes": fetched and fetched.share_bytes}
     if fetched:
-        return known, {"jobs": fetched.places, "decoders": fetched}
+        return stamp_of, {"jobs": fetched.places, "decoders": fetched}
     with passing("loading the model …"):  # a tenth of a second, before the seconds that PyTorch takes
         from vadis.video.isolated.pool import Decoders
 
     decoders = stack.enter_context(Decoders())
     decoders.start_one()
     how: dict[str, Any] = {"jobs": jobs, "decoders": decoders}
-    if in_need is not None:
+    if early_flow is not None:
         from vadis.flow.store import FirstFlow
 
-        how["first"] = stack.enter_context(FirstFlow(in_need, decoders, part))
-    return known, how
+        how["first"] = stack.enter_context(FirstFlow(early_flow, decoders, part))
+    return stamp_of, how
 
 
-def _in_need(sources: list[Source], model: str | None, streams: str | None, device: str) -> str | None:
-    """Return the video if it is the only one, so that somebody waits for it, and its flow is a processor's work."""
+def _early_flow(sources: list[Source], model: str | None, streams: str | None, device: str) -> str | None:
+    """Return the path of the only input whose flow the processor computes: it can begin while the model loads."""
     from vadis.weights.cache import is_file, model_path
 
     named = model or DEFAULT_MODEL
@@ -185,15 +186,15 @@ def _in_need(sources: list[Source], model: str | None, streams: str | None, devi
     return sources[0].path if is_waited_for and on_cpu and sees_flow else None
 
 
-def _labelled(run: Run, wanted: "ClassifyOptions", prepared: dict[str, Any]) -> Generator[VideoResult, None, None]:
+def _labelled(run: Run, wanted: "ClassifyOptions", decoding: dict[str, Any]) -> Generator[VideoResult, None, None]:
     wanted = replace(wanted, progress=run.report)
-    if "address" in prepared:
+    if "address" in decoding:
         from vadis.inference.ray import classify_on_ray
 
-        return classify_on_ray(list(run.paths()), wanted, **prepared)
+        return classify_on_ray(list(run.paths()), wanted, **decoding)
     from vadis.inference.classify import label_videos
 
-    return label_videos(run.paths(), wanted, listed=True, **prepared)
+    return label_videos(run.paths(), wanted, listed=True, **decoding)
 
 
 SAMPLE = 200  # videos at most whose length is looked up; a header takes some hundredths of a second

@@ -105,7 +105,7 @@ def fvd(
         embedding = Embedding(check_model(loaded), protocol, clip_length or rules.frames, seed=seed)
         for each in sets:
             own = replace(embedding, random_start=rules.random_start and each.name == "real")
-            embed(each, own, Path(folder), jobs, overwrite, goes_on=output is not None)
+            embed(each, own, Path(folder), jobs, overwrite, resumable=output is not None)
         if save is not None:
             with writing(show(save)):
                 frechet.save(save, sets[0])
@@ -145,7 +145,9 @@ def find_set(name: str, given: str) -> "VideoSet":
     return VideoSet(name, given, videos)
 
 
-def embed(videos: "VideoSet", embedding: "Embedding", folder: Path, jobs: int, overwrite: bool, goes_on: bool) -> None:
+def embed(
+    videos: "VideoSet", embedding: "Embedding", folder: Path, jobs: int, overwrite: bool, resumable: bool
+) -> None:
     """Fill in the rows of a set; raise UsageError where statistics were saved with other settings than these."""
     if videos.is_saved:
         if others := changes(videos.settings, embedding.settings):
@@ -157,7 +159,7 @@ def embed(videos: "VideoSet", embedding: "Embedding", folder: Path, jobs: int, o
     info(f"{videos.name}: {num_videos(len(videos.sources))} in {show(videos.given)}")
     destination = Destination(folder / f"{videos.name}.jsonl", None, FORMATS["jsonl"], None, 0.0, overwrite, False)
     with destination.opened([], [source.path for source in videos.sources]):
-        run = Run(*destination.begin(embedding.settings, videos.sources, stamp_of), goes_on=goes_on)
+        run = Run(*destination.begin(embedding.settings, videos.sources, stamp_of), resumable=resumable)
         records = embedding.embed(run.paths(), jobs=jobs, progress=run.report)
         run.complete(records, destination.write)
         assert isinstance(destination.journal, Journal)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import vadis
-from vadis.batch import PASSING_ERRORS, Journal, Parts, Shard, Summary, changes, open_journal, open_parts
+from vadis.batch import TRANSIENT_ERRORS, Journal, PartitionedJournal, Shard, Summary, changes, open_journal, open_parts
 from vadis.cli.terminal import info, show, warn
 from vadis.errors import UsageError, VadisError
 from vadis.files import locked, os_errors_as, write_atomic
@@ -77,7 +77,7 @@ class Destination:
     overwrite: bool
     retry_failed: bool
     in_parts: bool = False  # ``output`` is a folder of journals
-    journal: Journal | Parts | None = None
+    journal: Journal | PartitionedJournal | None = None
     folder: DocumentFolder | None = None  # of a document for each record of the journal
 
     @contextmanager
@@ -148,7 +148,7 @@ class Destination:
             if (
                 entry is None
                 or (entry.source_bytes, entry.source_mtime) != stamp(source.path)
-                or (entry.status == "error" and (self.retry_failed or entry.error_code in PASSING_ERRORS))
+                or (entry.status == "error" and (self.retry_failed or entry.error_code in TRANSIENT_ERRORS))
             ):
                 pending.append(source)
                 continue

@@ -130,24 +130,24 @@ class Run:
     inputs: Sequence[Source]
     summary: Summary  # of all inputs, also of those that an earlier run has done
     name_problems: bool = True  # on stderr, because the output itself does not show them to a person
-    goes_on: bool = False  # the same command goes on after an interruption
+    resumable: bool = False  # the same command goes on after an interruption
     strict: bool = False  # a partial video counts as failed
-    written: str = ""  # what is said of the output, once it is there
+    closing_message: str = ""  # what is said of the output, once it is there
 
     def __post_init__(self) -> None:
         self._num_before = self.summary.statuses.total()
         self._unreadable = 0  # videos in a row
         self._stop: BaseException | None = None
-        self._shares: dict[str, float] = {}  # done of every video at work, by its path; several threads report
+        self._fractions: dict[str, float] = {}  # done of every video at work, by path; several threads report
         self._bar = video_progress()
         self._task = self._bar.add_task("", total=len(self.inputs))
 
     def report(self, now: "Progress") -> None:
-        """Show how far the library is, and with which video: the first of those that it is at. It calls this."""
+        """Update the bar, as the library's progress callback, and name the video that has been at work for longest."""
         num_done = self.summary.statuses.total() - self._num_before
-        self._shares[now.path] = min(1.0, now.frames_done / now.frames_total) if now.frames_total else 0.0
-        self._bar.update(self._task, completed=num_done + sum(list(self._shares.values())))
-        if now.path == next(iter(self._shares), None):
+        self._fractions[now.path] = min(1.0, now.frames_done / now.frames_total) if now.frames_total else 0.0
+        self._bar.update(self._task, completed=num_done + sum(list(self._fractions.values())))
+        if now.path == next(iter(self._fractions), None):
             which = f"{num_done + 1} of {len(self.inputs)}, " if len(self.inputs) > 1 else ""
             stage = "optical flow" if now.stage == "flow" else now.stage
             name = show(os.path.basename(now.path))  # noqa: PTH119 (keeps any bytes)
@@ -178,9 +178,9 @@ class Run:
             if summary_file is not None:
                 with writing(show(summary_file)):
                     write_file(summary_file, json.dumps(self.summary.to_json(code), indent=2) + "\n")
-            if self.written and not self._stop:
-                info(self.written)
-            again = "; the same command goes on" if self.summary.num_left and self.goes_on else ""
+            if self.closing_message and not self._stop:
+                info(self.closing_message)
+            again = "; the same command goes on" if self.summary.num_left and self.resumable else ""
             (warn if code or self.summary.statuses["partial"] else info)(self.summary.line() + again)
             if self._stop:
                 raise typer.Exit(code)
@@ -201,7 +201,7 @@ class Run:
                         raise VadisError(message, hint="see that it is there, and give the same command again")
                     if (error := source.error) is None:
                         record = next(labelled)
-                        self._shares.pop(source.path, None)
+                        self._fractions.pop(source.path, None)
                     else:
                         found, code, message = stamp(source.path), error.code, error.in_full
                         record = VideoResult(source.path, "error", *found, error_code=code, error_message=message)

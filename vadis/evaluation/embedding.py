@@ -282,7 +282,7 @@ class Embedding:
         def report(stage: str) -> None:
             progress(Progress(video.path, stage, 0, None))
 
-        (clip,) = video.ahead.walk(report)
+        (clip,) = video.ahead.items(report)
         report("network")
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # a core for each video, and the last digits do not depend on how many there are
@@ -333,7 +333,7 @@ class _VideoOfSet:
             name = os.fsencode(f"{embedding.seed}:{os.path.basename(self.path)}")  # noqa: PTH119
             place = int.from_bytes(hashlib.sha256(name).digest()[:6], "big") / 2**48
             self.start_frame = max(0, int(place * (count - most + 1)))
-        ahead.note("decoding")
+        ahead.report_stage("decoding")
         room = int(min(memory_bytes(), 1e15) / (FRAME_BYTES * model.card.width))
         digest, frames = hashlib.sha256(), list[NDArray[np.float32]]()
         for picture in islice(self._pictures(ahead, self.start_frame, most), room + 1):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vadis.batch import HEADER_KEY, PASSING_ERRORS, Journal, open_journal, results_files, results_in
+from vadis.batch import HEADER_KEY, TRANSIENT_ERRORS, Journal, open_journal, results_files, results_in
 from vadis.datasets import Dataset, Example
 from vadis.datasets.dataset import counted, map_examples, path_below, some
 from vadis.errors import UsageError, VideoError
@@ -27,7 +27,7 @@ from vadis.formats import csv_line
 from vadis.inference.classify import record_fields
 from vadis.inference.predict import WHOLE_VIDEO, Progress, predict
 from vadis.inference.prefetch import PendingVideo
-from vadis.inference.scores import average_scores, fused
+from vadis.inference.scores import average_scores, fuse_streams
 from vadis.models import BOTH, MODELS, Model
 from vadis.models.card import separate_clips
 from vadis.parsing import parse_json
@@ -38,7 +38,7 @@ PREDICTIONS_NAME = "answers.jsonl"
 
 Logits = NDArray[np.float32]  # (classes,)
 
-RETRIED_ERRORS = PASSING_ERRORS | {"decoder_crash", "timeout", "permission_denied", "too_large"}
+RETRIED_ERRORS = TRANSIENT_ERRORS | {"decoder_crash", "timeout", "permission_denied", "too_large"}
 """Codes of errors that lie in the machine, its load or its limits; the next evaluation tries such a video again."""
 
 TOP_K = 5
@@ -243,7 +243,7 @@ def measure(
 ) -> dict[str, Metrics]:
     """Measure each network (rgb, flow; or both at once) and, where there are several, all of them as ``both``.
 
-    ``averages`` is that of ``vadis.inference.scores.fused``. Videos that could not be read, and single frames in
+    ``averages`` is that of ``vadis.inference.scores.fuse_streams``. Videos that could not be read, and single frames in
     columns with flow, count as wrong, and stand in no column of the confusion matrix.
     """
     columns = {name: (name,) for name in networks} | ({BOTH: tuple(networks)} if len(networks) > 1 else {})
@@ -258,7 +258,7 @@ def _measure(
     scores = np.full((len(truths), len(classes)), -np.inf)
     for row, each in zip(scores, predictions, strict=True):
         if each.logits.keys() >= set(networks):
-            row[:] = fused({name: each.logits[name] for name in networks}, averages)
+            row[:] = fuse_streams({name: each.logits[name] for name in networks}, averages)
     answered = np.isfinite(scores).any(axis=1)
     ranked = np.argsort(-scores, kind="stable")[:, :TOP_K]  # (N, 5)
     in_top5 = (ranked == truths[:, None]).any(axis=1) & np.isfinite(scores[np.arange(len(truths)), truths])

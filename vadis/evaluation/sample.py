@@ -84,7 +84,7 @@ def read_array(path: Path, stream: str, min_frames: int) -> SampleArray:
 
 def run_sample(model: Model, arrays: Mapping[str, SampleArray]) -> dict[str, Outputs]:
     """Return what ``model``, an I3D, says of preprocessed arrays: for each stream, and for "both" if there are two."""
-    least, size = MODELS[model.card.architecture].min_frames, chunk_frames(model.device)
+    min_frames, size = MODELS[model.card.architecture].min_frames, chunk_frames(model.device)
 
     def to_input(array: SampleArray, stream: str) -> Tensor:  # (T, 224, 224, C) → (1, C, T, 224, 224)
         return torch.from_numpy(array).permute(3, 0, 1, 2)[None]
@@ -92,7 +92,7 @@ def run_sample(model: Model, arrays: Mapping[str, SampleArray]) -> dict[str, Out
     logits = {}
     for stream, array in arrays.items():
         clips = ({stream: array[start : start + size]} for start in range(0, len(array), size))
-        steps = over_whole_video(clips, model.only((stream,)), len(array), least=least, to_input=to_input)
+        steps = over_whole_video(clips, model.only((stream,)), len(array), min_frames=min_frames, to_input=to_input)
         rows = np.stack([found[stream] for _, found in steps])  # (steps, classes)
         logits[stream] = rows.mean(axis=0, dtype=np.float64)
     if len(logits) > 1:

@@ -34,7 +34,7 @@ from vadis.flow import to_gray, tvl1
 from vadis.flow.numba_cache import cache_directory
 from vadis.parsing import parse_json
 from vadis.results import Part, printable
-from vadis.video.container import os_refusal, regular_file
+from vadis.video.container import os_video_error, regular_file
 from vadis.video.isolated.pool import ChildVideo, Decoders
 from vadis.video.metadata import SHORT_SIDE, AnyPath, VideoFacts
 from vadis.video.picture import GrayPlane
@@ -103,7 +103,7 @@ class FirstFlow:
         To be called once. ``check`` is that of ``tvl1`` from now on: what it raises is raised here.
         """
         self._check = check
-        results = self._ahead.walk()
+        results = self._ahead.items()
         with suppress(VadisError, MemoryError):  # who labels the video meets the same, and reports it
             own = next(results, None)
             if own is not None and np.array_equal(own, gray):
@@ -286,7 +286,7 @@ def _fingerprint(path: str) -> str:
             file.seek(max(0, size - _END_BYTES))
             digest.update(file.read(_END_BYTES))
     except OSError as error:
-        raise os_refusal(error) from error
+        raise os_video_error(error) from error
     return digest.hexdigest()[:32]
 
 
@@ -374,7 +374,7 @@ def compute_flow(
 
         for video, ahead in prefetch(begin, videos, lambda: at_once):
             try:
-                for num_frames, facts in ahead.walk():
+                for num_frames, facts in ahead.items():
                     progress(video, num_frames, facts)
                 yield video, None
             except VideoError as error:

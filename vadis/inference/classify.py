@@ -10,9 +10,17 @@ from typing import Any
 from vadis.device import cudnn_version
 from vadis.errors import UsageError, VideoError
 from vadis.flow.store import FirstFlow
-from vadis.inference.predict import WHOLE_VIDEO, Progress, Sliding, completion, predict, shortest, window_of
+from vadis.inference.predict import (
+    WHOLE_VIDEO,
+    Progress,
+    Sliding,
+    min_clip_frames,
+    num_padding_frames,
+    predict,
+    window_of,
+)
 from vadis.inference.prefetch import LocalVideo, PendingVideo, map_videos
-from vadis.inference.scores import CLEAR, Scoreboard, fused
+from vadis.inference.scores import CLEAR, Scoreboard, fuse_streams
 from vadis.models import MODELS, Model
 from vadis.results import Part, VideoResult, is_like, part_of
 from vadis.video.isolated.pool import Decoders
@@ -89,7 +97,8 @@ def classify_many(
 
     An input that cannot be labelled gives a record with ``status`` "error", and the others go on. While the network
     works on one video, the next ones are decoded, and their first flow is computed: ``jobs`` videos are open at once,
-    and as many paths taken. None and 0: one per processor, 4 at most (16 for a GPU).
+    and no more paths are consumed ahead. None and 0: two per core, as far as memory allows; for a GPU one per core, 16
+    at most.
     """
     part, model = part_of(start, end), given_or_loaded(model)
     options = ClassifyOptions.of(model, segment, window, stride, top_k=top_k, flip=flip, progress=progress, part=part)
@@ -106,7 +115,7 @@ class ClassifyOptions:
     flip: bool = False
     batch_size: int = 0
     progress: Callable[[Progress], None] | None = None
-    labels: str | None = None  # only those like this are told (``vadis.results.is_like``)
+    labels: str | None = None  # a pattern (``vadis.results.is_like``): only matching labels are reported
     part: Part | None = None  # of every video; None: all of it
 
     @classmethod
@@ -122,7 +131,7 @@ class ClassifyOptions:
         self.model.check_flip(self.flip)
         if self.top_k < 1:
             raise UsageError(f"top_k is 1 at least, got {self.top_k}", hint="leave it out for the best 5")
-        if self.labels is not None and not any(self._told()):
+        if self.labels is not None and not any(self._label_mask()):
             message = f"{self.model.card.name} has no label like {self.labels!r}"
             raise UsageError(message, hint="`vadis labels` shows what a model can name")
 
@@ -132,17 +141,17 @@ class ClassifyOptions:
         own = {"sliding": self.sliding.to_json(), "top_k": self.top_k, "flip": self.flip, "labels": self.labels}
         return {**self.model.settings, **own, **(self.part._asdict() if self.part else {})}
 
-    def _told(self) -> list[bool]:
+    def _label_mask(self) -> list[bool]:
         return [self.labels is None or is_like(label, self.labels) for label in self.model.card.labels]
 
     def label(self, video: PendingVideo) -> VideoResult:
         """Return the record of a video; raise VideoError where it cannot be read to its end."""
         model, card, sliding = self.model, self.model.card, self.sliding
-        averages, seconds = MODELS[card.architecture].score_fusion, sliding.segment_seconds
-        board = Scoreboard(card.labels, seconds, self.top_k, averages, card.threshold or CLEAR, self._told())
+        score_fusion, seconds = MODELS[card.architecture].score_fusion, sliding.segment_seconds
+        board = Scoreboard(card.labels, seconds, self.top_k, score_fusion, card.threshold or CLEAR, self._label_mask())
         how: dict[str, Any] = {"flip": self.flip, "batch_size": self.batch_size, "progress": self.progress}
         for centre, logits in predict(video, model, sliding, **how):
-            board.add(centre, fused(logits, averages))
+            board.add(centre, fuse_streams(logits, score_fusion))
         said = board.finish(_end(video.facts, card.frame_rate), first=video.facts.first_seconds)
         fields = record_fields(video, model, sliding)
         fields |= {"source_bytes": video.stamp.num_bytes, "source_mtime": video.stamp.mtime, "part": self.part}
@@ -183,8 +192,8 @@ def record_fields(video: PendingVideo, model: Model, sliding: Sliding) -> dict[s
     sliding = replace(sliding, window=window_of(model, sliding))
     present = {
         "rotated": facts.rotation % 360 != 0,
-        "looped": num_frames < shortest(model, sliding),
-        "completed": sliding.window is None and completion(num_frames, video.expected_num_frames) > 0,
+        "looped": num_frames < min_clip_frames(model, sliding),
+        "completed": sliding.window is None and num_padding_frames(num_frames, video.expected_num_frames) > 0,
         "no_flow": video.streams != model.card.streams,
     }
     return {name: getattr(facts, name) for name in FACTS} | {

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from vadis.device import BatchLimit, run_in_batches, take_share
 from vadis.errors import UsageError
-from vadis.inference.prefetch import PendingVideo, seen_size
+from vadis.inference.prefetch import PendingVideo, source_crop_size
 from vadis.models import MODELS, Model, ModelCard, inference_form
 from vadis.models.i3d import PADDING_PERIOD, num_steps, step_centre
 from vadis.models.i3d_inference import LOGITS, ChunkedI3D, FoldedI3D
@@ -47,7 +47,7 @@ SHORT_FRAMES = 320  # 12.8 s, more than a clip of Kinetics; so long a video is k
 Outputs = dict[str, NDArray[np.float32]]  # by network, (channels,), or (crops, channels)
 Output = tuple[Fraction, Outputs]  # centre in seconds; outputs
 ToInput = Callable[[NDArray[Any], str], Tensor]  # a clip of a stream → (B, C, T, H, W)
-Feed = Callable[[Clip, bool], list[Outputs]]  # a chunk, whether it is the last → the steps that it completes
+RunChunk = Callable[[Clip, bool], list[Outputs]]  # a chunk, whether it is the last → the steps that it completes
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Sliding:
         if self.regular and window is None:
             raise UsageError("only windows can be regular", "such as `window=16`, `stride=4`")
         if batch_size < 0:
-            raise UsageError(f"batch_size is 1 at least, got {batch_size}", "0 chooses automatically")
+            raise UsageError(f"batch_size is 0 or more, got {batch_size}", "0 chooses automatically")
 
 
 WHOLE_VIDEO = Sliding()
@@ -107,13 +107,16 @@ def window_of(model: Model, sliding: Sliding) -> int | None:
     return sliding.window or model.card.test_window or MODELS[model.card.architecture].test_window
 
 
-def shortest(model: Model, sliding: Sliding) -> int:
+def min_clip_frames(model: Model, sliding: Sliding) -> int:
     """Return the number of frames below which a video is looped."""
     return window_of(model, sliding) or max(model.card.window_frames, MODELS[model.card.architecture].min_frames)
 
 
-def completion(num_frames: int, expected: int | None) -> int:
-    """Return by how many frames a video is completed that is too long to go through again (see ``SHORT_FRAMES``)."""
+def num_padding_frames(num_frames: int, expected: int | None) -> int:
+    """Return how often the last frame is repeated, so that the length modulo 4 is that which the header promised.
+
+    0 for a video that is kept in memory, which goes through again instead (see ``SHORT_FRAMES``).
+    """
     return 0 if num_frames <= SHORT_FRAMES else ((expected or 0) - num_frames) % PADDING_PERIOD
 
 
@@ -132,14 +135,15 @@ def predict(
     """Yield the outputs over one video, in order of time: the centre in seconds, and by network float32 (channels,).
 
     Args:
-        video: or a part of one, begun by ``vadis.inference.prefetch``; its ``facts`` are final afterwards.
-        model: that sees it.
-        sliding: over the whole video, or in separate windows.
-        layer: one of the architecture's ``layers``; before the last two, averaged over space.
-        flip: averaged with the outputs of the mirror image.
-        crops: views of every frame (``CROPS``), whose outputs stay apart; ``video`` then has whole frames.
+        video: the video or part, opened by ``LocalVideo``; its ``facts`` are final afterwards.
+        model: the model to run.
+        sliding: whether it sees the whole video as one clip, or separate windows.
+        layer: the layer to return, of the architecture's ``layers``; before the last two, averaged over space.
+        flip: whether outputs are averaged with those of the mirror image.
+        crops: the number of views of every frame (``CROPS``), each with outputs of its own; ``video`` then has whole
+            frames.
         batch_size: separate windows in a pass; 0 chooses by the device. Where memory runs out, fewer go through.
-        snapshots: in separate windows, so many at least, spread evenly; 0 for those that fit.
+        snapshots: the least number of separate windows, spread evenly over the video; 0: those that fit.
         progress: called whenever the stage changes.
 
     Raise VideoError if the video cannot be read, NoMemoryError if memory does not suffice for one frame or window.
@@ -161,25 +165,29 @@ def predict(
 
     inference_form(model)  # while the decoder is at the first frames
     clips = reported(video.clips(report))
-    model, least, window = model.only(video.streams), shortest(model, sliding), window_of(model, sliding)
+    model, min_frames, window = model.only(video.streams), min_clip_frames(model, sliding), window_of(model, sliding)
     to_input = partial(
-        network_input, flip=flip, crops=crops, shrink=SHORT_SIDE // model.card.short_side, size=seen_size(model)
+        network_input, flip=flip, crops=crops, shrink=SHORT_SIDE // model.card.short_side, size=source_crop_size(model)
     )
     if window is None:
-        outputs = over_whole_video(clips, model, video.expected_num_frames, least=least, layer=layer, to_input=to_input)
+        outputs = over_whole_video(
+            clips, model, video.expected_num_frames, min_frames=min_frames, layer=layer, to_input=to_input
+        )
     else:
         fitting = sliding_windows(clips, window, sliding.stride or window, regular=sliding.regular)
         windows = spread_windows(clips, window, snapshots) if snapshots else fitting
         outputs = _over_windows(windows, model, layer, to_input, batch_size)
-    yield from _in_order(outputs, video, least, model.card.frame_rate)
+    yield from _map_looped_times(outputs, video, min_frames, model.card.frame_rate)
 
 
-def _in_order(outputs: Iterator[Output], video: PendingVideo, least: int, frame_rate: int) -> Iterator[Output]:
-    """Yield outputs; those of a video that was looped, for it has fewer than ``least`` frames, folded back into it."""
+def _map_looped_times(
+    outputs: Iterator[Output], video: PendingVideo, min_frames: int, frame_rate: int
+) -> Iterator[Output]:
+    """Yield the outputs; of a looped video, at times within its own length, and in their order."""
     wrapped: list[Output] = []
     for seconds, rows in outputs:
         frames = video.facts.num_frames  # known by now where the video was looped
-        if frames is None or frames >= least:
+        if frames is None or frames >= min_frames:
             yield seconds, rows
         else:
             wrapped.append((seconds % Fraction(frames, frame_rate), rows))
@@ -226,31 +234,31 @@ def over_whole_video(
     model: Model,
     expected: int | None,
     *,
-    least: int,
+    min_frames: int,
     layer: str = LOGITS,
     to_input: ToInput = network_input,
 ) -> Iterator[Output]:
     """Yield I3D's outputs for a video as one clip, in constant memory; no other architecture can do that.
 
-    ``clips`` are its chunks in order, of ``expected`` frames in all, if that is known; with fewer than ``least`` it is
-    looped. ``to_input`` makes (B, C, T, 224, 224) of a chunk of a stream.
+    ``clips`` are its chunks in order, of ``expected`` frames in all, if that is known; with fewer than ``min_frames``
+    it is looped. ``to_input`` makes (B, C, T, 224, 224) of a chunk of a stream.
     """
-    begin = partial(_begin_pass, model, layer, to_input)
-    for step, rows in enumerate(_steps(clips, expected, least, layer, begin)):
+    start_pass = partial(_start_pass, model, layer, to_input)
+    for step, rows in enumerate(_steps(clips, expected, min_frames, layer, start_pass)):
         yield step_centre(layer, step) / model.card.frame_rate, rows
 
 
 def _steps(
-    clips: Iterable[Clip], expected: int | None, least: int, layer: str, begin: Callable[[int], Feed]
+    clips: Iterable[Clip], expected: int | None, min_frames: int, layer: str, start_pass: Callable[[int], RunChunk]
 ) -> Iterator[Outputs]:
     """Yield the steps of a video in order; those of a short one when all of it has been seen."""
-    feed, frames, has_begun = begin(expected or 0), 0, False
+    run_chunk, frames, has_begun = start_pass(expected or 0), 0, False
     kept: list[Clip] = []  # all clips, as long as the video may be a short one
     waiting: list[Clip] = []  # clips that have not gone through, for one of them may be the last
     steps: list[Outputs] = []  # which do not count before it is certain that nothing goes through again
     for clip in clips:
-        if frames >= (SHORT_FRAMES if expected is None else least):
-            steps += [rows for earlier in waiting for rows in feed(earlier, False)]
+        if frames >= (SHORT_FRAMES if expected is None else min_frames):
+            steps += [rows for earlier in waiting for rows in run_chunk(earlier, False)]
             waiting, has_begun = [], True
         if frames > SHORT_FRAMES:
             yield from steps
@@ -259,31 +267,34 @@ def _steps(
         waiting.append(clip)
         kept = [*kept, clip] if frames <= SHORT_FRAMES else []
     if frames <= SHORT_FRAMES and not (has_begun and frames % PADDING_PERIOD == (expected or 0) % PADDING_PERIOD):
-        feed, steps = begin(max(frames, least)), []
-        waiting = kept if frames >= least else [loop_clip(join_clips(kept), least)]
+        run_chunk, steps = start_pass(max(frames, min_frames)), []
+        waiting = kept if frames >= min_frames else [loop_clip(join_clips(kept), min_frames)]
     *earlier_clips, last = waiting
-    extra = completion(frames, expected)
-    steps += [rows for clip in earlier_clips for rows in feed(clip, False)]
-    steps += feed(pad_clip(last, extra), True)
+    extra = num_padding_frames(frames, expected)
+    steps += [rows for clip in earlier_clips for rows in run_chunk(clip, False)]
+    steps += run_chunk(pad_clip(last, extra), True)
     surplus = num_steps(layer, frames + extra) - num_steps(layer, frames)  # steps that cover only padding
     yield from steps[: len(steps) - surplus]
 
 
-def _begin_pass(model: Model, layer: str, to_input: ToInput, length: int) -> Feed:
-    """Return what feeds the chunks of a clip to all networks; its length modulo 4 is that of ``length``."""
+def _start_pass(model: Model, layer: str, to_input: ToInput, length: int) -> RunChunk:
+    """Return a function that runs the next chunk of a clip through all networks, and returns the steps it completes.
+
+    Of ``length``, the clip's number of frames, only the remainder by 4 counts.
+    """
     forms = {name: form for name, form in inference_form(model).items() if isinstance(form, FoldedI3D)}
     passes = {stream: ChunkedI3D(form, layer, length) for stream, form in forms.items()}
     limit = model.batch_limits.setdefault("frames", BatchLimit(sys.maxsize))
 
-    def feed(clip: Clip, is_last: bool) -> list[Outputs]:
-        def feed_part(stream: str, start: int, stop: int) -> Tensor | None:
+    def run_chunk(clip: Clip, is_last: bool) -> list[Outputs]:
+        def run_part(stream: str, start: int, stop: int) -> Tensor | None:
             x = to_input(clip[stream][start:stop], stream)
             return passes[stream].feed(x, last=is_last and stop == num_frames(clip))
 
         steps: dict[str, list[NDArray[np.float32]]] = {}
         for stream in passes:
-            parts = run_in_batches(partial(feed_part, stream), num_frames(clip), limit, model.device)
+            parts = run_in_batches(partial(run_part, stream), num_frames(clip), limit, model.device)
             steps[stream] = [row for x in parts if x is not None for row in _steps_of(x)]
         return [dict(zip(steps, rows, strict=True)) for rows in zip(*steps.values(), strict=True)]
 
-    return feed
+    return run_chunk

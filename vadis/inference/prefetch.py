@@ -66,7 +66,7 @@ class PendingVideo(Protocol):
     def close(self) -> None: ...
 
 
-def seen_size(model: Model) -> int:
+def source_crop_size(model: Model) -> int:
     """Return how many pixels of a frame's height and width a network sees, before they are shrunk for it."""
     return model.card.crop * (SHORT_SIDE // model.card.short_side)
 
@@ -101,11 +101,12 @@ GRID = Sampling()
 
 
 class LocalVideo:
-    """One video, or ``max_frames`` from ``start_frame`` on (25 per second), from when it is begun until ``close``.
+    """One video, or ``max_frames`` from ``start_frame`` on (25 per second), read in a thread until ``close``.
 
-    Of a ``part``, what is known of it is as if it were all of the file, but that it begins later. ``listed`` is that of
-    ``open_video``; ``first`` may have the video's first flow by now. With a ``sampling`` other than ``GRID`` all frames
-    are seen; ``times`` then are when each begins, and when the last ends, in seconds after the first.
+    With a ``part``, ``facts`` describe it as if it were a file of its own; only ``first_seconds`` is later. ``listed``
+    is that of ``open_video``; ``first`` may have computed the video's first flow already. With a ``sampling`` other
+    than ``GRID`` all frames are seen; ``times`` are then when each begins, and when the last ends, in seconds after the
+    first.
     """
 
     def __init__(
@@ -124,10 +125,10 @@ class LocalVideo:
         self.times: list[float] = []
         self.path, self.stamp = os.fspath(path), decoders.stamp(os.fspath(path))
         self.streams: tuple[str, ...] = ()  # of its clips, once the first is there
-        self._model, self._first, self._sampling, self._wanted = model, first, sampling, part
+        self._model, self._first, self._sampling, self._part = model, first, sampling, part
         self._length: int | None = None  # of a part, or of another sampling than the grid's, known at the end
-        self._begin = Fraction(0)  # when the part begins, in seconds after the first frame of the file
-        self._part = (start_frame, max_frames)
+        self._part_offset = Fraction(0)  # when the part begins, in seconds after the first frame of the file
+        self._frame_range = (start_frame, max_frames)
         opened = decoders.open if sampling.is_grid else partial(decoders.open_source, size=sampling.resize)
         self._opened = opened(path, listed=listed, start_frame=start_frame, max_frames=max_frames, part=part)
         waiting = 2 if model.device.type == "cuda" else 1  # clips beside the one in work; a card outpaces decoding
@@ -139,24 +140,24 @@ class LocalVideo:
         facts = self._opened.facts
         if self._length is None:
             return facts
-        if self._wanted is None:
+        if self._part is None:
             return replace(facts, num_frames=self._length)
         seconds = self.times[-1]
         if facts.num_frames is not None and facts.duration_seconds is not None:  # the part ends where the file does
-            seconds = round(facts.duration_seconds - float(self._begin), 6)
+            seconds = round(facts.duration_seconds - float(self._part_offset), 6)
         known: dict[str, Any] = {"num_frames": self._length, "frames_declared": None, "duration_seconds": seconds}
-        return replace(facts, **known, first_seconds=float(self._opened.first_seconds + self._begin))
+        return replace(facts, **known, first_seconds=float(self._opened.first_seconds + self._part_offset))
 
     @property
     def expected_num_frames(self) -> int | None:
         """How many frames of the part the header promises; None where it promises none."""
-        (start, most), promised, fps = self._part, self._opened.expected_num_frames, self._sampling.fps
+        (start, most), promised, fps = self._frame_range, self._opened.expected_num_frames, self._sampling.fps
         facts = self._opened.facts
         if fps is None:
             promised = facts.frames_declared
         elif fps != GRID_FPS and facts.duration_seconds is not None:
             promised = grid_length(Fraction(facts.duration_seconds), fps)
-        promised = promised_of(self._wanted, self._opened.first_seconds, fps or facts.source_fps, promised)
+        promised = promised_of(self._part, self._opened.first_seconds, fps or facts.source_fps, promised)
         if promised is None or promised <= start:
             return None
         return promised - start if most is None else min(promised - start, most)
@@ -166,7 +167,7 @@ class LocalVideo:
 
         ``report`` gets the stages that begin. One frame has no flow: RGB alone, or VideoError ``too_short``.
         """
-        prepared = self._ahead.walk(report)
+        prepared = self._ahead.items(report)
         first, wanted = next(prepared, None), self._model.card.streams
         self.streams = tuple(stream for stream in wanted if first and stream in first)
         if first is None or not self.streams or (self.streams != wanted and BOTH in self._model.networks):
@@ -184,7 +185,7 @@ class LocalVideo:
 
     def _pixels(self) -> Iterator[Frames]:
         """Yield the frames that are seen (H, W, 3); of a part or another sampling than the grid's, keep their times."""
-        opened, part = self._opened, self._wanted
+        opened, part = self._opened, self._part
         if self._sampling.is_grid and part is None:
             yield from (frame.pixels for frame in opened)
             return
@@ -200,8 +201,8 @@ class LocalVideo:
             if seconds < start or (end is not None and seconds >= end):
                 continue
             if not self.times:
-                self._begin, self.times = times[0], [0.0]
-            self.times[-1:] = [float(each - self._begin) for each in times]
+                self._part_offset, self.times = times[0], [0.0]
+            self.times[-1:] = [float(each - self._part_offset) for each in times]
             yield pixels
         self._length = max(0, len(self.times) - 1)
         if part is not None and not self._length:
@@ -210,18 +211,18 @@ class LocalVideo:
 
     def _prepare(self, ahead: Prefetcher[Clip]) -> Generator[Clip, None, None]:
         card, device = self._model.card, self._model.device
-        is_whole, size, has_flow = self._sampling.crops > 1, seen_size(self._model), "flow" in card.streams
+        is_whole, size, has_flow = self._sampling.crops > 1, source_crop_size(self._model), "flow" in card.streams
 
         def cropped(array: NDArray[Any], stream: str) -> NDArray[Any]:
             return array if is_whole else centre_crop(array, stream, size)
 
         def frames() -> Iterator[Frames]:
-            ahead.note("decoding")
+            ahead.report_stage("decoding")
             for chunk in chunks(self._pixels(), chunk_frames(device)):
                 if has_flow:
-                    ahead.note("flow")
+                    ahead.report_stage("flow")
                 yield cropped(chunk, "rgb").astype(np.uint8, copy=False) if card.crop_first else chunk
-                ahead.note("decoding")
+                ahead.report_stage("decoding")
 
         alone = ((chunk, None) for chunk in frames())
         with self._opened:
@@ -240,33 +241,33 @@ def map_videos(
     *,
     jobs: int | None = None,
 ) -> Iterator[tuple[Item, Video, Result | VideoError]]:
-    """Yield every item with its video and what ``work`` made of that, in order, or why it could not.
+    """Yield (item, video, result) in the order of the items; the result is a VideoError where ``work`` failed.
 
-    At most ``num_jobs`` items are taken ahead, half as many whenever the system has killed a process that decoded one.
-    On processors each core takes a video, in a thread; while there are fewer videos than cores, they share them. A
-    video is begun again on the CPU where memory runs out on a device that nobody asked for, or if its disk failed.
+    At most ``num_jobs`` videos are open at once, half as many whenever the system has killed a process that decoded
+    one. On processors each core takes a video, in a thread; while there are fewer videos than cores, they share them. A
+    video is opened again on the CPU where memory runs out on a device that nobody asked for, or if its disk failed.
     """
-    most, num_cores = num_jobs(jobs, model.device), torch.get_num_threads()
-    threads, cores = min(num_cores, most) if model.device.type == "cpu" else 1, Cores(num_cores)
+    max_open, num_cores = num_jobs(jobs, model.device), torch.get_num_threads()
+    threads, cores = min(num_cores, max_open) if model.device.type == "cpu" else 1, Cores(num_cores)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="network") if threads > 1 else None
 
     def start(item: Item) -> _Job[Video, Result]:
         job = _Job(partial(begin, item), work, model)
         if pool is not None:
-            job.result = pool.submit(cores.shared()(job.result)).result
+            job.result = pool.submit(cores.shared()(job.result)).result  # runs in the pool: waits for that
         return job
 
-    is_short = False
+    has_warned = False
     try:
-        with closing(prefetch(start, items, lambda: most)) as started:
+        with closing(prefetch(start, items, lambda: max_open)) as started:
             for item, job in started:
                 video, outcome = job.result()
-                if isinstance(outcome, DecoderKilled) and most > 1:
-                    most = (most + 1) // 2
-                    if not is_short:
+                if isinstance(outcome, DecoderKilled) and max_open > 1:
+                    max_open = (max_open + 1) // 2
+                    if not has_warned:
                         short = "a decoder process was killed, probably for lack of memory"
                         _log.warning("%s: fewer videos are read at once", short)
-                    is_short = True
+                    has_warned = True
                 yield item, video, outcome
     finally:
         if pool is not None:
@@ -313,12 +314,12 @@ VIDEO_BYTES = 500e6  # of memory that a video takes on a processor, on its way t
 
 
 def num_jobs(jobs: int | None, device: torch.device) -> int:
-    """Return how many videos are open at once, if not ``jobs``: two for each processor as far as memory suffices.
+    """Return ``jobs`` if positive, else how many videos are open at once: two for each core, as far as memory allows.
 
-    While one is at the network the other is read. In front of a GPU it is one for each processor, 16 at most.
+    While one is in the network the other is read. With a GPU it is one for each core, 16 at most.
     """
     if (jobs or 0) < 0:
-        raise UsageError(f"jobs is 1 at least, got {jobs}", hint="0 chooses automatically")
+        raise UsageError(f"jobs is 0 or more, got {jobs}", hint="0 chooses automatically")
     if device.type == "cuda":
         return jobs or min(16, cpu_count())
     return jobs or max(1, min(2 * cpu_count(), int(min(memory_bytes() / VIDEO_BYTES, 1e6))))

@@ -27,20 +27,20 @@ def softmax(logits: NDArray[np.floating]) -> Scores:
     return np.asarray(exponentials / exponentials.sum())
 
 
-def fused(logits: Mapping[str, Logits], averages: str) -> NDArray[np.floating]:
-    """Return what the networks give together, (classes,), which is then averaged over time.
+def fuse_streams(logits: Mapping[str, Logits], score_fusion: str) -> NDArray[np.floating]:
+    """Return the networks' outputs for one moment as one, (classes,), to be averaged over time.
 
     "logits": their sum (google-deepmind/kinetics-i3d, evaluate_sample.py); "probabilities": their mean (paper, 2.3).
     """
-    if averages == "logits":
+    if score_fusion == "logits":
         return np.asarray(np.sum(list(logits.values()), axis=0))
     with np.errstate(invalid="ignore"):  # of logits that are not finite; ``Scoreboard.add`` looks at it
         return np.asarray(np.mean([softmax(each) for each in logits.values()], axis=0))
 
 
-def average_scores(logits: Sequence[Logits], averages: str) -> Logits:
+def average_scores(logits: Sequence[Logits], score_fusion: str) -> Logits:
     """Return one set of logits (classes,) for several predictions or streams: the mean of what is averaged."""
-    if averages == "logits":
+    if score_fusion == "logits":
         return np.asarray(np.mean(logits, axis=0))
     shifted = [each - each.max() for each in logits]
     each_log = np.stack([each - np.log(np.exp(each).sum()) for each in shifted])
@@ -78,20 +78,21 @@ class MostLikelyPath:
 
     def __init__(self, num_classes: int, clear: float = CLEAR) -> None:
         self._clear = clear
-        self._earned, self._in_piece = np.zeros((2, num_classes + 1))  # by the best path to each state: in all, and
-        self._steps: list[tuple[float, int, float, bytes]] = []  # in its latest piece
+        self._path_scores = np.zeros(num_classes + 1)  # of the best path to each state
+        self._piece_scores = np.zeros(num_classes + 1)  # of its latest piece alone
+        self._steps: list[tuple[float, int, float, bytes]] = []
 
     def add(self, until: float, probabilities: NDArray[np.float64]) -> None:
         """Add a prediction (classes,) that stands for the time from where the one before it ended ``until`` then."""
         seconds = until - (self._steps[-1][0] if self._steps else 0.0)
         none = 1 - probabilities.max()  # against the best label, which is the score where none is clear
         logs = np.log(FLOOR + (1 - FLOOR) * np.append(probabilities, (self._clear, none)))
-        best = int(self._earned.argmax())  # where every change comes from, for all cost the same
-        stays = self._earned >= self._earned[best] - CHANGE
-        self._steps.append((until, best, float(self._in_piece[best]), np.packbits(stays).tobytes()))
-        earned = np.maximum(self._earned, self._earned[best] - CHANGE) + seconds * logs[:-1]
-        self._earned = earned - earned.max()
-        self._in_piece = self._in_piece * stays + seconds * np.delete(logs, -2)
+        best = int(self._path_scores.argmax())  # where every change comes from, for all cost the same
+        stays = self._path_scores >= self._path_scores[best] - CHANGE
+        self._steps.append((until, best, float(self._piece_scores[best]), np.packbits(stays).tobytes()))
+        earned = np.maximum(self._path_scores, self._path_scores[best] - CHANGE) + seconds * logs[:-1]
+        self._path_scores = earned - earned.max()
+        self._piece_scores = self._piece_scores * stays + seconds * np.delete(logs, -2)
 
     def pieces(self) -> list[tuple[float, float, int, float]]:
         """Return (start, end, state, score) of each piece, in order and without gaps.
@@ -99,8 +100,8 @@ class MostLikelyPath:
         The score is the constant probability that would earn as much: that of a label which comes and goes is lower
         than its mean.
         """
-        state, end = int(self._earned.argmax()), self._steps[-1][0]
-        earned, found = float(self._in_piece[state]), list[tuple[float, float, int, float]]()
+        state, end = int(self._path_scores.argmax()), self._steps[-1][0]
+        earned, found = float(self._piece_scores[state]), list[tuple[float, float, int, float]]()
         for (start, *_), (_, best, before, stays) in zip(self._steps[-2::-1], self._steps[:0:-1], strict=True):
             if not stays[state // 8] << state % 8 & 0x80:  # the bit of this state: it begins here
                 found.append((start, end, state, _score(earned / (end - start))))
@@ -119,58 +120,58 @@ def _score(rate: float) -> float:
 class Scoreboard:
     """Takes the predictions of one video in order of time, gives what its record says of it at the end.
 
-    ``averages`` says what is given to it, and averaged: "logits" or "probabilities". ``clear`` is the probability below
-    which no label is clear (``CLEAR``).
+    ``score_fusion``: whether ``add`` takes, and averages, "logits" or "probabilities". ``clear`` is the probability
+    below which no label is clear (``CLEAR``).
     """
 
     labels: Sequence[str]
     segment_seconds: float
     top_k: int
-    averages: str = "logits"
+    score_fusion: str = "logits"
     clear: float = CLEAR
-    told: Sequence[bool] = ()  # by label, whether the record may name it; empty for all
+    label_mask: Sequence[bool] = ()  # by label, whether the record may name it; empty for all
 
     def __post_init__(self) -> None:
-        self._told = np.array(self.told or [True] * len(self.labels))
+        self._label_mask = np.array(self.label_mask or [True] * len(self.labels))
         self._length = Fraction(str(self.segment_seconds))  # 2.56 is 64/25, not its binary neighbour
         self._total, self._count = np.zeros(len(self.labels)), 0  # of all predictions
-        self._open, self._open_count = np.zeros(len(self.labels)), 0  # of those in the segment now open
+        self._segment_sum, self._segment_count = np.zeros(len(self.labels)), 0  # of those in the segment now open
         self._latest: TimedOutput | None = None
         self._segments: list[Segment] = []
         self._path, self._until = MostLikelyPath(len(self.labels), self.clear), Fraction(0)
         self._integral, self._peak = np.zeros((2, len(self.labels)))  # of the probabilities, over time
 
     def add(self, seconds: Fraction, logits: NDArray[np.floating]) -> None:
-        """Add a prediction (from ``fused``) centred at ``seconds``, not before the last; VideoError if not finite."""
+        """Add a prediction of ``fuse_streams`` centred at ``seconds``, not before the last; VideoError: not finite."""
         if not np.isfinite(logits).all():
             raise VideoError("not_finite", f"the network gave a score that is not a number at {float(seconds):.2f} s")
         while (len(self._segments) + 1) * self._length <= seconds:
-            self._close(nearest=(seconds, logits))
+            self._finish_segment(nearest=(seconds, logits))
         if self._latest is not None:
-            self._hold((self._latest[0] + seconds) / 2)
+            self._extend_timeline((self._latest[0] + seconds) / 2)
         self._total += logits
-        self._open += logits
-        self._count, self._open_count = self._count + 1, self._open_count + 1
+        self._segment_sum += logits
+        self._count, self._segment_count = self._count + 1, self._segment_count + 1
         self._latest = (seconds, logits)
 
     def finish(self, end: Fraction, first: float = 0.0) -> dict[str, Any]:
         """Return the fields of a ``VideoResult`` for a video that ends ``end`` seconds after its ``first`` frame."""
         assert self._latest is not None
         for _ in range(math.ceil(end / self._length) - len(self._segments)):
-            self._close(nearest=self._latest, end=end)
-        self._hold(end)
+            self._finish_segment(nearest=self._latest, end=end)
+        self._extend_timeline(end)
         path = self._path.pieces()
-        names, told = (*self.labels, NO_CLEAR_LABEL), (*self._told, self._told.all())
+        names, label_mask = (*self.labels, NO_CLEAR_LABEL), (*self._label_mask, self._label_mask.all())
         return {
             "labels": self._headline(path),
             "timeline": tuple(
-                Piece(first + a, first + b, names[state], score) for a, b, state, score in path if told[state]
+                Piece(first + a, first + b, names[state], score) for a, b, state, score in path if label_mask[state]
             ),
             "clip_score": self._best(self._scores(self._total / self._count)),
             "segments": tuple(replace(each, start=first + each.start, end=first + each.end) for each in self._segments),
         }
 
-    def _hold(self, until: Fraction) -> None:
+    def _extend_timeline(self, until: Fraction) -> None:
         """Let the latest prediction stand for the time up to ``until``: midway to the next one, or the end."""
         assert self._latest is not None
         probabilities, until = self._scores(self._latest[1]), max(until, self._until)
@@ -192,25 +193,25 @@ class Scoreboard:
             Label(self.labels[index], *(float(each[index]) for each in (means, self._peak, seconds)))
             for index in self._top(means)
         ]
-        if share >= 0.5 and self._told.all():
+        if share >= 0.5 and self._label_mask.all():
             labels.append(Label(NO_CLEAR_LABEL, float(share), seconds=float(seconds[-1])))
         return tuple(sorted(labels, key=lambda label: -label.score)[: self.top_k])
 
     def _scores(self, mean: NDArray[np.floating]) -> Scores:
         """Return the scores of all labels from a mean of what was averaged."""
-        return softmax(mean) if self.averages == "logits" else np.asarray(mean, np.float64)
+        return softmax(mean) if self.score_fusion == "logits" else np.asarray(mean, np.float64)
 
     def _best(self, scores: Scores) -> tuple[Label, ...]:
         return tuple(Label(self.labels[index], float(scores[index])) for index in self._top(scores))
 
     def _top(self, scores: Scores) -> list[int]:
-        return best(np.where(self._told, scores, -1), min(self.top_k, int(self._told.sum())))
+        return best(np.where(self._label_mask, scores, -1), min(self.top_k, int(self._label_mask.sum())))
 
-    def _close(self, nearest: TimedOutput, end: Fraction | None = None) -> None:
+    def _finish_segment(self, nearest: TimedOutput, end: Fraction | None = None) -> None:
         """End the open segment. One in which no prediction is centred takes the nearest of its neighbours'."""
         start = len(self._segments) * self._length
         stop = start + self._length if end is None else min(start + self._length, end)
         neighbour = min((self._latest or nearest, nearest), key=lambda each: abs(each[0] - (start + stop) / 2))[1]
-        scores = self._scores(self._open / self._open_count if self._open_count else neighbour)
+        scores = self._scores(self._segment_sum / self._segment_count if self._segment_count else neighbour)
         self._segments.append(Segment(float(start), float(stop), self._best(scores)))
-        self._open[:], self._open_count = 0, 0
+        self._segment_sum[:], self._segment_count = 0, 0

@@ -37,19 +37,19 @@ Convolution = Callable[[Tensor, Axes], Tensor]  # (x, padding) → ReLU(conv(x))
 POINTS = 6  # frames that a transform takes at once: four of three taps each, or three of four, are made of them
 # Each product is the convolution at one point: of the taps times the powers of the point, scaled; the last at infinity.
 FINITE_POINTS = ((0, 1 / 4), (1, -1 / 8), (-1, -1 / 6), (2, 1 / 24), (-2, 1 / 24))  # point, scale
-IN_ALL_OUTPUTS = 1  # the product at point 1 is added once to every frame that is made: there the bias goes in
+BIAS_POINT = 1  # that product is added once to every frame that is made, so the bias is added there
 PIXEL_STEPS = 255  # in [-1, 1]: times this, 8-bit pictures are odd whole numbers, which bfloat16 holds exactly
 LAYOUTS = 4  # kept of a 1×1×1 kernel: to lay one out takes less than a millisecond
 MIN_SHARE = 1 << 14  # numbers, or more: for fewer a second thread is not woken
 
 
-def onednn_convolution(weight: Tensor, bias: Tensor, stride: Axes, dtype: torch.dtype = torch.float32) -> Convolution:
+def fastest_convolution(weight: Tensor, bias: Tensor, stride: Axes, dtype: torch.dtype = torch.float32) -> Convolution:
     """Return the fastest convolution in ``dtype``, with ReLU, of a float32 ``weight`` (channels, C, kt, kh, kw)."""
     channels, in_channels, *kernel = weight.shape
     is_exact = dtype == torch.float32
-    is_filtered = kernel == [3, 3, 3] and stride == (1, 1, 1) and channels % LANES == in_channels % LANES == 0
+    can_use_winograd = kernel == [3, 3, 3] and stride == (1, 1, 1) and channels % LANES == in_channels % LANES == 0
     # In bfloat16 only Conv3d_2c_3x3, where the most work is, gains more than the error that is added is worth.
-    if is_filtered and (is_exact or in_channels == 64):
+    if can_use_winograd and (is_exact or in_channels == 64):
         return WinogradConv3d(weight, bias, dtype)
     if kernel == [7, 7, 7] and stride == (2, 2, 2) and channels % LANES == 0:
         return WinogradStem(weight, bias) if is_exact else PairedStem(weight, bias)
@@ -136,10 +136,10 @@ class _Winograd:
         by_tap = taps.movedim(2, 0).flatten(1).double()  # (count, channels · C · kh · kw)
         planes = [(row @ by_tap).float().view_as(taps[:, :, 0]) for row in torch.tensor(matrix, dtype=torch.float64)]
         none = torch.zeros_like(bias)
-        self.outputs, self._channels, self._padding = POINTS - count + 1, len(bias), (0, padding, padding)
+        self.outputs_per_call, self._channels, self._padding = POINTS - count + 1, len(bias), (0, padding, padding)
         self._dtype = dtype
         self._products = [
-            DirectConv3d(plane[:, :, None], bias if point == IN_ALL_OUTPUTS else none, (1, *stride), "none", dtype)
+            DirectConv3d(plane[:, :, None], bias if point == BIAS_POINT else none, (1, *stride), "none", dtype)
             for point, plane in enumerate(planes)
         ]
 
@@ -152,9 +152,9 @@ class _Winograd:
         y = x.new_empty(len(x), frames, *size, self._channels, dtype=self._dtype)
         transformed = x.new_empty(POINTS, 1, 1, *seen, x.shape[1], dtype=self._dtype)
         for clip, output in zip(torch.split(x, 1), y, strict=True):
-            for first in range(0, frames, self.outputs):
+            for first in range(0, frames, self.outputs_per_call):
                 self._transform(clip, self._step * first - front, transformed)
-                self._inverse(transformed, output[first : first + self.outputs])
+                self._inverse(transformed, output[first : first + self.outputs_per_call])
         return y.permute(0, 4, 1, 2, 3)
 
     def _transform(self, x: Tensor, first: int, transformed: Tensor) -> None:
@@ -168,7 +168,7 @@ class _Winograd:
             for product, frame in zip(self._products, transformed, strict=True)
         ]
         size = y[0].numel()
-        arguments = (*products, size, numbers_of(y), len(y), self.outputs)
+        arguments = (*products, size, numbers_of(y), len(y), self.outputs_per_call)
         parallel_for(_output_transform, size // LANES, len(y) * LANES, *arguments)
 
 

@@ -175,14 +175,14 @@ class ConvUnit(nn.Module):
         super().__init__()
         convolution = nn.Conv3d if len(kernel) == 3 else nn.Conv2d
         # Padding that never depends on the size of the input is left to the convolution: no padded copy.
-        self.is_padded = set(stride) == {1} and all(size % 2 for size in kernel)
-        inner = tuple(size // 2 if self.is_padded else 0 for size in kernel)
+        self.pads_in_conv = set(stride) == {1} and all(size % 2 for size in kernel)
+        inner = tuple(size // 2 if self.pads_in_conv else 0 for size in kernel)
         self.conv = convolution(in_channels, channels, kernel, stride, inner, bias=False)  # type: ignore[arg-type]
         self.norm = batch_norm(channels, len(kernel))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) → (B, channels, ceil(T / st), ceil(H / sh), ceil(W / sw)), or without T."""
-        if not self.is_padded:
+        if not self.pads_in_conv:
             x = pad_same(x, self.conv.kernel_size, self.conv.stride)
         elif x.is_cpu and torch.is_autocast_enabled("cpu") and x.shape[2] < self.conv.kernel_size[0]:
             # In bfloat16 oneDNN 3.12 gives wrong gradients of a kernel longer than the clip: zeros lengthen the clip.

@@ -36,7 +36,7 @@ FEATURES, LOGITS = "Pooled", "Logits"  # the last two of LAYERS: the input and t
 LAYERS = (*(row.name for row in ROWS), FEATURES, LOGITS)
 # Multiplied in float32 whatever the precision: where rounded weights move the logits most, and there is little to do.
 FLOAT32_ROWS = {"Conv3d_2b_1x1", "Mixed_5b", "Mixed_5c"}
-RIDGE = 1e-3  # of the mean square of a channel's weights: least squares does not explain noise
+RIDGE = 1e-3  # of the mean square of a channel's weights: so that the regression does not explain noise
 TINY = 1e-20  # where all weights are 0
 
 
@@ -54,18 +54,20 @@ class TemporalState:
         copy._queued = {block: [list(queue) for queue in queues] for block, queues in self._queued.items()}
         return copy
 
-    def windows(self, operation: "FoldedConv | FoldedPool", x: Tensor | None) -> tuple[Tensor, int] | None:
-        """Return the frames that ``join`` gives, and how many zero frames the operation adds at both ends."""
+    def take_input(self, operation: "FoldedConv | FoldedPool", x: Tensor | None) -> tuple[Tensor, int] | None:
+        """Return the frames that an operation takes now, and how many zero frames it adds at both ends; None: none."""
         kernel, stride = operation.kernel[0], operation.stride[0]
         if kernel == 1:
             return None if x is None else (x, 0)
         front, back = same_padding(-(-self.num_frames * stride // frames_per_step(operation.row)), kernel, stride)
         if self.is_last and x is not None and operation not in self._held and front == back:
             return x, front  # the whole clip at once: no copy
-        ready = self.join(operation, x, kernel, stride, front, back if self.is_last else 0, operation.outputs)
+        ready = self.buffer(
+            operation, x, kernel, stride, front, back if self.is_last else 0, operation.outputs_per_call
+        )
         return None if ready is None else (ready, 0)
 
-    def join(
+    def buffer(
         self,
         operation: object,
         x: Tensor | None,
@@ -73,11 +75,12 @@ class TemporalState:
         stride: int = 1,
         front: int = 0,
         back: int = 0,
-        outputs: int = 1,
+        outputs_per_call: int = 1,
     ) -> Tensor | None:
-        """Return held frames (at first ``front`` zeros), ``x`` and ``back`` zeros, cut to whole windows, if any.
+        """Return as many of the held frames, ``x`` and ``back`` zeros as make whole windows; hold what the next needs.
 
-        Before the end of the clip they are a multiple of ``outputs`` windows.
+        At first ``front`` zeros are held. None: there is no whole window yet. Before the end of the clip there are a
+        multiple of ``outputs_per_call`` windows.
         """
         held = self._held.pop(operation, None)
         if held is None:
@@ -88,7 +91,7 @@ class TemporalState:
         joined = _concatenate([part for part in parts if part.shape[2]] or [held], dim=2)
         count = max((joined.shape[2] - kernel) // stride + 1, 0)
         if not self.is_last:
-            count -= count % outputs
+            count -= count % outputs_per_call
             self._held[operation] = joined[:, :, count * stride :].clone()  # a view would keep all of it alive
         return joined[:, :, : (count - 1) * stride + kernel] if count else None
 
@@ -130,38 +133,38 @@ class FoldedConv:
         dtype = torch.float32 if is_fast and row in FLOAT32_ROWS else to[1]
         if dtype != torch.float32 and self.kernel == (1, 1, 1):
             weight, bias = round_pointwise(weight, bias, unit.norm.bias.detach() - bias)
-        self.is_padded = set(self.stride) != {1}
+        self.needs_padding = set(self.stride) != {1}
         self.convolve: Convolution
         if is_fast:
             from vadis.models import cpu_kernels
 
-            self.convolve = cpu_kernels.onednn_convolution(weight, bias, self.stride, dtype)
-            self.is_padded &= not isinstance(self.convolve, cpu_kernels.STEMS)
+            self.convolve = cpu_kernels.fastest_convolution(weight, bias, self.stride, dtype)
+            self.needs_padding &= not isinstance(self.convolve, cpu_kernels.STEMS)
         else:
             self.convolve = _torch_convolution(weight.to(*to), bias.to(*to), self.stride)
-        self.outputs = getattr(self.convolve, "outputs", 1)  # frames that it makes at once
+        self.outputs_per_call = getattr(self.convolve, "outputs_per_call", 1)  # frames
 
     def __call__(self, x: Tensor | None, state: TemporalState) -> Tensor | None:
-        if x is not None and self.is_padded:  # SAME of a stride is not symmetric, so it has to be written out
+        if x is not None and self.needs_padding:  # SAME of a stride is not symmetric, so it has to be written out
             height, width = map(same_padding, x.shape[3:], self.kernel[1:], self.stride[1:])
             x = functional.pad(x, (*width, *height)).contiguous(memory_format=CHANNELS_LAST)
-        ready = state.windows(self, x)
+        ready = state.take_input(self, x)
         if ready is None:
             return None
-        space = (0, 0) if self.is_padded else (self.kernel[1] // 2, self.kernel[2] // 2)
+        space = (0, 0) if self.needs_padding else (self.kernel[1] // 2, self.kernel[2] // 2)
         return self.convolve(ready[0], (ready[1], *space))
 
 
 class FoldedPool:
     """``PoolUnit``, without a padded copy."""
 
-    outputs = 1
+    outputs_per_call = 1
 
     def __init__(self, unit: PoolUnit, row: str) -> None:
         self.row, self.kernel, self.stride = row, unit.kernel, unit.stride
 
     def __call__(self, x: Tensor | None, state: TemporalState) -> Tensor | None:
-        ready = state.windows(self, x)
+        ready = state.take_input(self, x)
         if ready is None:
             return None
         y, frames = ready
@@ -205,18 +208,19 @@ def fold_batch_norm(unit: ConvUnit) -> tuple[Tensor, Tensor]:
     return unit.conv.weight.detach() * gain[:, None, None, None, None], norm.bias.detach() - norm.running_mean * gain
 
 
-def round_pointwise(weight: Tensor, bias: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
-    """Round ``weight`` (channels, C, 1, 1, 1) to bfloat16, and make up in ``bias`` for what that changes on average.
+def round_pointwise(weight: Tensor, bias: Tensor, mean_outputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Round ``weight`` (channels, C, 1, 1, 1) to bfloat16, and add the mean error that this makes to ``bias``.
 
-    ``means`` (channels,) are those of the products in training, without ``bias``: batch norm has kept them. The means
-    of the inputs follow by least squares, as near to each other as explains them; ReLU leaves none below 0.
+    ``mean_outputs`` (channels,) are the products' means in training, without ``bias``, which batch norm has kept. The
+    mean of each input is estimated from them by ridge regression around a common value, and is 0 at least, for inputs
+    come out of a ReLU.
     """
     matrix, rounded = weight.flatten(1), weight.to(torch.bfloat16).float()
-    sums, square = matrix.sum(1), matrix @ matrix.t()
-    level = (sums @ means) / (sums @ sums).clamp(min=TINY)
-    square.diagonal().add_(RIDGE * square.diagonal().mean() + TINY)
-    inputs = level + matrix.t() @ torch.linalg.solve(square, means - level * sums)  # (C,)
-    return rounded, bias + (matrix - rounded.flatten(1)) @ inputs.clamp(min=0)
+    sums, gram = matrix.sum(1), matrix @ matrix.t()
+    common_mean = (sums @ mean_outputs) / (sums @ sums).clamp(min=TINY)
+    gram.diagonal().add_(RIDGE * gram.diagonal().mean() + TINY)
+    mean_inputs = common_mean + matrix.t() @ torch.linalg.solve(gram, mean_outputs - common_mean * sums)  # (C,)
+    return rounded, bias + (matrix - rounded.flatten(1)) @ mean_inputs.clamp(min=0)
 
 
 def _torch_convolution(weight: Tensor, bias: Tensor, stride: Axes) -> "Convolution":
@@ -237,7 +241,7 @@ class FoldedHead:
         if x is not None:
             x = functional.avg_pool3d(x.float(), (1, *HEAD_POOL[1:]), stride=1)  # (B, 1024, T, H - 6, W - 6)
             x = x.mean(dim=(3, 4), keepdim=True)  # (B, 1024, T, 1, 1)
-        steps = state.join(self, x, HEAD_POOL[0])
+        steps = state.buffer(self, x, HEAD_POOL[0])
         return None if steps is None else functional.avg_pool1d(steps.flatten(2), HEAD_POOL[0], stride=1)
 
     def classify(self, features: Tensor | None, state: TemporalState) -> Tensor | None:

@@ -11,12 +11,11 @@ position: generators have no state here.
 import copy
 import hashlib
 import json
-import math
 import re
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from vadis.models.i3d_inference import LOGITS
 from vadis.parsing import parse_json
 from vadis.training.distributed import Process
 from vadis.training.log import RESUME, Resumed
-from vadis.training.recipes import Recipe
+from vadis.training.recipes import Plateau, Recipe, learning_rate
 from vadis.weights.model_file import describe_difference
 
 KEPT = 2  # the newest, and one before it should the disk lose the newest
@@ -167,42 +166,6 @@ def find_resumable(
     for each in damaged:
         each.replace(each.with_name(f"{each.name}.damaged-{secrets.token_hex(4)}"))
     return loaded, Resumed(loaded.step, str(path), tuple(map(str, damaged)), tuple(changes))
-
-
-@dataclass(frozen=True)
-class Plateau:
-    """What the validations so far have shown: all that the paper's rule needs."""
-
-    best: float | None = None  # validation loss, in nats
-    stale: int = 0  # validations in a row without improvement
-    drops: int = 0  # saturations so far: each divides the rate, or ends the run where it has been divided enough
-
-
-def learning_rate(recipe: Recipe, step: int, plateau: Plateau) -> float:
-    """Return the rate of the step that follows ``step`` others."""
-    warmup = recipe.warmup_steps
-    share = (step + 1) / warmup if step < warmup else 1.0  # of the rate that the schedule says
-    if recipe.schedule == "plateau":
-        return share * recipe.learning_rate / recipe.plateau_factor ** min(plateau.drops, recipe.plateau_drops)
-    if recipe.schedule == "cosine":
-        done = max(step - warmup, 0) / max(recipe.steps - warmup, 1)
-        return share * recipe.learning_rate * (1 + math.cos(math.pi * done)) / 2
-    return share * [recipe.learning_rate, *(rate for milestone, rate in recipe.milestones if milestone <= step)][-1]
-
-
-def after_validation(recipe: Recipe, plateau: Plateau, loss: float) -> Plateau:
-    """Return the state after one more validation of this loss; a loss that is not finite is no improvement."""
-    best = math.inf if plateau.best is None else plateau.best
-    if loss < best - recipe.plateau_improvement:
-        return replace(plateau, best=loss, stale=0)
-    if plateau.stale + 1 < recipe.plateau_patience:
-        return replace(plateau, stale=plateau.stale + 1)
-    return replace(plateau, stale=0, drops=plateau.drops + 1)
-
-
-def is_finished(recipe: Recipe, step: int, plateau: Plateau) -> bool:
-    """Return whether all steps are done, or the loss has saturated at the lowest rate."""
-    return step >= recipe.steps or (recipe.schedule == "plateau" and plateau.drops > recipe.plateau_drops)
 
 
 @dataclass

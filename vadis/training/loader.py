@@ -31,7 +31,7 @@ from vadis.datasets import Example
 from vadis.datasets.dataset import some
 from vadis.errors import VIDEO_ERROR_CODES, UsageError, VadisError, VideoError
 from vadis.flow.store import ZERO, FlowStore, dequantize
-from vadis.preprocessing import CROP, STREAMS, flow_input, shrunk
+from vadis.preprocessing import CROP, STREAMS, downsample, flow_input
 from vadis.results import printable
 from vadis.training.recipes import Recipe
 from vadis.video.reader import open_video
@@ -333,7 +333,7 @@ class VideoClips:
         frames = frames[self.sampling.get(stream, slice(None))]
         clip = pack(frames, stream, mirror=draw is not None and draw.mirror and self.flip)  # (C, T, 224, 224)
         if self.shrink != 1:
-            clip = shrunk(unpack(clip)[None], self.shrink)[0]
+            clip = downsample(unpack(clip)[None], self.shrink)[0]
         shifts = self.recipe.brightness or self.recipe.contrast or self.recipe.saturation
         return shift_colours(unpack(clip), self.recipe, draw) if draw and shifts and stream == "rgb" else clip
 

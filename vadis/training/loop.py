@@ -26,7 +26,7 @@ from vadis.models.card import EXACT, PRECISIONS
 from vadis.training import checkpoint, loader
 from vadis.training.distributed import Process, run_unless_stopped
 from vadis.training.log import Event, MemoryShort, Resumed, Saved, StepDone, Validated, open_log
-from vadis.training.recipes import Recipe
+from vadis.training.recipes import Recipe, after_validation, is_finished
 
 SMOOTHING = 0.95  # share of a smoothed value that one step keeps: about the last 20 steps
 
@@ -96,14 +96,14 @@ class Trainer:
         if not len(self.clips):
             raise UsageError("there are no clips to learn from", hint="give examples of the split train")
         self.process = self.context.process
-        self.share = len(loader.share_of_step(self.recipe, 0, self.process.rank, self.process.world_size))
+        self.clips_per_process = len(loader.share_of_step(self.recipe, 0, self.process.rank, self.process.world_size))
         self.min_batch_size: int = getattr(self.network, "min_batch_size", 1)  # that it can learn from at once
-        if self._smallest_piece(self.recipe.micro_batch) < self.min_batch_size:
+        if self._min_micro_batch(self.recipe.micro_batch) < self.min_batch_size:
             message = f"this architecture learns from {self.min_batch_size} clips at once, at least"
             raise UsageError(message, hint="choose a batch_size that is a multiple of micro_batch")
         self.made_with = checkpoint.made_with(self.recipe, tuple(self.labels), self.data_sha256, self.process)
         self.network.to(self.process.device)
-        self.state = checkpoint.State(self.network, self.recipe, min(self.recipe.micro_batch, self.share))
+        self.state = checkpoint.State(self.network, self.recipe, min(self.recipe.micro_batch, self.clips_per_process))
         self.averages = checkpoint.RunningAverages(self.network, self.state.frozen)
         self.log: Callable[[Event], None] | None = None  # of the main process
         self.stream: Generator[loader.TrainingClip, None, None] | None = None
@@ -165,7 +165,7 @@ class Trainer:
                 now.best, now.plateau = None, replace(now.plateau, best=None, stale=0)
             self.saved = (now.step, now.validated_at)
             is_same = before["micro_batch"] == self.recipe.micro_batch
-            now.micro_batch = min(now.micro_batch if is_same else self.recipe.micro_batch, self.share)
+            now.micro_batch = min(now.micro_batch if is_same else self.recipe.micro_batch, self.clips_per_process)
         self.process.broadcast(self.network)
         self._start_clips()
         return resumed
@@ -188,13 +188,13 @@ class Trainer:
         if self.validator is not None and is_time and self.progress.validated_at < step:
             self.save()
             self.validate(self.validator)
-        return checkpoint.is_finished(self.recipe, step, self.progress.plateau)
+        return is_finished(self.recipe, step, self.progress.plateau)
 
     def validate(self, validator: Callable[[nn.Module], Validation]) -> None:
         """Measure how good the network is, and let the schedule know."""
         network, now = self.state.average.eval(), self.progress
         found = self.process.gather(validator(network))[0]
-        now.plateau, now.validated_at = checkpoint.after_validation(self.recipe, now.plateau, found.loss), now.step
+        now.plateau, now.validated_at = after_validation(self.recipe, now.plateau, found.loss), now.step
         if is_best := found.loss < (now.best[1] if now.best else math.inf):
             now.best = (now.step, found.loss, found.accuracy)
             self.state.best = {key: value.cpu().clone() for key, value in network.state_dict().items()}
@@ -212,18 +212,20 @@ class Trainer:
 
     def take_step(self) -> None:
         """Do one update from ``batch_size`` clips; or, where memory runs out, none, and take smaller micro-batches."""
-        began, passed = time.monotonic(), list[MicroBatchResult]()
+        began, results = time.monotonic(), list[MicroBatchResult]()
         self.state.begin_step()
         self.averages.begin()
-        is_short = runs_out_of_memory(lambda: self._pass_clips(passed))
-        losses = [pair for names, losses, _ in passed for pair in zip(names, losses.isfinite().tolist(), strict=True)]
+        out_of_memory = runs_out_of_memory(lambda: self._forward_backward(results))
+        losses = [pair for names, losses, _ in results for pair in zip(names, losses.isfinite().tolist(), strict=True)]
         suspects = [name for name, is_finite in losses if not is_finite]
-        stop, short, failed = self.process.maximum(self.context.stop_requested(), int(is_short), len(suspects))
-        if (stop or short) and not self.has_abandoned_pass:
+        stop, any_out_of_memory, failed = self.process.maximum(
+            self.context.stop_requested(), int(out_of_memory), len(suspects)
+        )
+        if (stop or any_out_of_memory) and not self.has_abandoned_pass:
             self.averages.restore()
         if stop:
             raise StopRequested(stop)
-        if short:
+        if any_out_of_memory:
             self._halve_micro_batch()
             return
         if failed:
@@ -232,7 +234,7 @@ class Trainer:
         self.process.average(gradients)
         norm = get_total_norm(gradients)
         if not norm.isfinite():
-            self._fail("gradient", [name for names, _, _ in passed for name in names])
+            self._fail("gradient", [name for names, _, _ in results for name in names])
         if self.recipe.clip_norm:
             clip_grads_with_norm_(self.state.parameters.values(), self.recipe.clip_norm, norm)
         rate = self.state.learning_rate()
@@ -242,25 +244,25 @@ class Trainer:
         self.averages.finish(self.process)
         self.progress.step += 1
         self.state.move_average()
-        self._emit_step(passed, rate, float(norm), time.monotonic() - began)
+        self._emit_step(results, rate, float(norm), time.monotonic() - began)
 
-    def _pass_clips(self, passed: list[MicroBatchResult]) -> None:
+    def _forward_backward(self, results: list[MicroBatchResult]) -> None:
         """Forward and backward, micro-batch by micro-batch: the gradients of this process's share of the step."""
-        share = loader.share_of_step(self.recipe, self.progress.step, self.process.rank, self.process.world_size)
-        for piece in loader.micro_batches(share, self.progress.micro_batch):
+        positions = loader.share_of_step(self.recipe, self.progress.step, self.process.rank, self.process.world_size)
+        for piece in loader.micro_batches(positions, self.progress.micro_batch):
             if self.context.stop_requested():
                 return
-            work = partial(self._pass_piece, piece, len(share))
+            work = partial(self._run_micro_batch, piece, len(positions))
             result = run_unless_stopped(work, self.context.stop_requested, self.process.device)
             if result is None:
                 self.has_abandoned_pass = True
                 return
-            self.averages.add(len(piece) / len(share))
-            passed.append(result)
-            if self.step_seconds is None and len(passed) == 1 and self.process.is_main:
+            self.averages.add(len(piece) / len(positions))
+            results.append(result)
+            if self.step_seconds is None and len(results) == 1 and self.process.is_main:
                 self.context.first_pass(self.pass_seconds)
 
-    def _pass_piece(self, piece: range, num_clips: int) -> MicroBatchResult:
+    def _run_micro_batch(self, piece: range, num_clips: int) -> MicroBatchResult:
         assert self.stream is not None
         clips = [next(self.stream) for _ in piece]
         assert [clip.position for clip in clips] == list(piece)
@@ -273,12 +275,12 @@ class Trainer:
         self.pass_seconds = (time.monotonic() - began) / len(clips)
         return [clip.name for clip in clips], losses.detach(), correct
 
-    def _smallest_piece(self, micro_batch: int) -> int:
-        return min(len(piece) for piece in loader.micro_batches(range(self.share), micro_batch))
+    def _min_micro_batch(self, micro_batch: int) -> int:
+        return min(len(piece) for piece in loader.micro_batches(range(self.clips_per_process), micro_batch))
 
     def _halve_micro_batch(self) -> None:
         before = self.progress.micro_batch
-        if before == 1 or self._smallest_piece(before // 2) < self.min_batch_size:
+        if before == 1 or self._min_micro_batch(before // 2) < self.min_batch_size:
             clips = "a single clip" if before == 1 else f"{before} clips"
             raise VadisError(f"memory ran out with {clips} at a time", hint="use a device with more memory")
         self.progress.micro_batch = before // 2
@@ -293,8 +295,8 @@ class Trainer:
         hint = "look at these clips, or lower the learning rate; the last checkpoint is from before"
         raise VadisError(f"the {what} of step {step} is not finite, with the clips {some(names)}", hint)
 
-    def _emit_step(self, passed: list[MicroBatchResult], rate: float, norm: float, seconds: float) -> None:
-        _, losses, correct = zip(*passed, strict=True)
+    def _emit_step(self, results: list[MicroBatchResult], rate: float, norm: float, seconds: float) -> None:
+        _, losses, correct = zip(*results, strict=True)
         means = torch.stack([torch.cat(losses).mean(), torch.cat(correct).float().mean()])
         self.process.average([means])
         loss, accuracy = means.tolist()
@@ -357,16 +359,16 @@ def clip_losses(
     """Return the cross-entropy of each clip in nats, float32 (B,), and whether its class scored highest, bool (B,).
 
     The network's products are computed in ``precision``, its statistics and what follows it in float32.
-    What counts is set by the network's ``training_steps`` while it learns, else its ``test_steps``: the mean over the
-    steps in time, the last step, or each (the losses' mean; the answer is the last step's).
+    The network's ``training_steps``, in evaluation its ``test_steps``, say how steps in time become one prediction:
+    "mean", "last", or "each" (the loss is the mean of all steps' losses, the prediction the last step's).
     """
     with torch.autocast(labels.device.type, PRECISIONS[precision], enabled=precision != EXACT):
         logits = network(*batches)  # (B, classes, steps)
     logits = logits.float()
-    counts = getattr(network, "training_steps" if network.training else "test_steps", "mean")
+    time_reduction = getattr(network, "training_steps" if network.training else "test_steps", "mean")
     cross_entropy = partial(functional.cross_entropy, reduction="none", label_smoothing=label_smoothing)
-    answer = logits.mean(dim=2) if counts == "mean" else logits[:, :, -1]  # (B, classes)
-    if counts == "each":
+    answer = logits.mean(dim=2) if time_reduction == "mean" else logits[:, :, -1]  # (B, classes)
+    if time_reduction == "each":
         every = labels[:, None].expand(-1, logits.shape[2])  # (B, steps)
         losses = cross_entropy(logits, every).mean(dim=1)
     else:

@@ -1,4 +1,4 @@
-"""How a network is trained, as numbers: ``Recipe``, the table of those the paper used, and which of them a run takes.
+"""How a network is trained, as numbers: ``Recipe``, its schedule, the paper's recipes, and which of them a run takes.
 
 Each number carries its source: (paper) Carreira & Zisserman, CVPR 2017, sections 2.5 and 4; (code) what DeepMind
 published with google-deepmind/kinetics-i3d, its README and the first author's answers there; (ours) where neither
@@ -104,6 +104,42 @@ def _fault(recipe: Recipe) -> str | None:
     if steps != sorted(set(steps)) or len(steps) < len(recipe.milestones):
         return "milestones must be in rising order of their steps, with learning rates that are positive and finite"
     return None
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """What the validations so far have shown: all that the paper's rule needs."""
+
+    best: float | None = None  # validation loss, in nats
+    stale: int = 0  # validations in a row without improvement
+    drops: int = 0  # saturations so far: each divides the rate, or ends the run where it has been divided enough
+
+
+def learning_rate(recipe: Recipe, step: int, plateau: Plateau) -> float:
+    """Return the rate of the step that follows ``step`` others."""
+    warmup = recipe.warmup_steps
+    share = (step + 1) / warmup if step < warmup else 1.0  # of the rate that the schedule says
+    if recipe.schedule == "plateau":
+        return share * recipe.learning_rate / recipe.plateau_factor ** min(plateau.drops, recipe.plateau_drops)
+    if recipe.schedule == "cosine":
+        done = max(step - warmup, 0) / max(recipe.steps - warmup, 1)
+        return share * recipe.learning_rate * (1 + math.cos(math.pi * done)) / 2
+    return share * [recipe.learning_rate, *(rate for milestone, rate in recipe.milestones if milestone <= step)][-1]
+
+
+def after_validation(recipe: Recipe, plateau: Plateau, loss: float) -> Plateau:
+    """Return the state after one more validation of this loss; a loss that is not finite is no improvement."""
+    best = math.inf if plateau.best is None else plateau.best
+    if loss < best - recipe.plateau_improvement:
+        return replace(plateau, best=loss, stale=0)
+    if plateau.stale + 1 < recipe.plateau_patience:
+        return replace(plateau, stale=plateau.stale + 1)
+    return replace(plateau, stale=0, drops=plateau.drops + 1)
+
+
+def is_finished(recipe: Recipe, step: int, plateau: Plateau) -> bool:
+    """Return whether all steps are done, or the loss has saturated at the lowest rate."""
+    return step >= recipe.steps or (recipe.schedule == "plateau" and plateau.drops > recipe.plateau_drops)
 
 
 _KINETICS_RGB = Recipe(

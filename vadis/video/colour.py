@@ -16,7 +16,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from vadis.errors import VideoError
-from vadis.video.isolated.sandbox import memory_refusal
+from vadis.video.isolated.sandbox import memory_error
 from vadis.video.metadata import Picture
 
 Floats = NDArray[np.float32]
@@ -126,7 +126,7 @@ class ColourConverter:
             return self._reformatter.reformat(frame, width, height, kind, matrix, matrix, _SCALER, threads=1)
         except Exception as error:  # PyAV raises whatever FFmpeg's code maps to
             message = f"pixels of the format {frame.format.name} cannot be converted"
-            raise memory_refusal(error) or VideoError("decode_failed", message) from error
+            raise memory_error(error) or VideoError("decode_failed", message) from error
 
 
 def written_colours(frame: av.VideoFrame) -> Colours | None:

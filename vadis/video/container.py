@@ -50,7 +50,7 @@ def regular_file(path: str, *, listed: bool) -> os.stat_result:
             raise VideoError("disappeared", "the file was there when listed and is gone now") from error
         raise VideoError("not_found", "there is no such file") from error
     except OSError as error:
-        raise os_refusal(error) from error
+        raise os_video_error(error) from error
     if not stat.S_ISREG(status.st_mode):
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
         raise VideoError("not_a_regular_file", f"this is {kind}, not a file")
@@ -59,7 +59,7 @@ def regular_file(path: str, *, listed: bool) -> os.stat_result:
     return status
 
 
-def os_refusal(error: OSError, what: str = "the file") -> VideoError:
+def os_video_error(error: OSError, what: str = "the file") -> VideoError:
     """Return what an error of the operating system means for this input."""
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return VideoError("disappeared", f"{what} was there when listed and is gone now")
@@ -78,7 +78,7 @@ def read_part(path: str, start: int, size: int) -> bytes:
             file.seek(start)
             return file.read(size)
     except OSError as error:
-        raise os_refusal(error) from error
+        raise os_video_error(error) from error
 
 
 def check_disk(path: str, error: Exception, position: int = 0) -> None:
@@ -92,8 +92,8 @@ def check_disk(path: str, error: Exception, position: int = 0) -> None:
             read_part(path, start, CHECKED_BYTES)
 
 
-def refusal(path: str, error: Exception) -> VideoError:
-    """Return, or raise, why FFmpeg, raising ``error``, found nothing in this file that vadis opens."""
+def unreadable_error(path: str, error: Exception) -> VideoError:
+    """Return why FFmpeg raised ``error`` on opening this file; raise VideoError where the disk is to blame."""
     check_disk(path, error)
     start = read_part(path, 0, _BLOCK_BYTES)
     head, animation = start[:HEAD_BYTES], _animation(start)
@@ -168,7 +168,7 @@ def is_cut_short(path: str, format_name: str) -> bool:
         with open(path, "rb") as file:
             return _CHECKS[format_name](file, os.fstat(file.fileno()).st_size)
     except OSError as error:
-        raise os_refusal(error) from error
+        raise os_video_error(error) from error
 
 
 def _is_avi_cut(file: BinaryIO, size: int) -> bool:
@@ -323,7 +323,7 @@ class Continuity:
         self._read_until: int | None = None  # the position behind all packets so far
         self._since_step = self._since_skip = _NEARBY  # packets since times or bytes were missing
 
-    def has_restarted(self, packet: "av.Packet[Any]") -> bool:
+    def update(self, packet: "av.Packet[Any]") -> bool:
         """Take the next packet; return whether another recording, with a clock of its own, begins with it."""
         if self._most_overhead is not None and packet.pos is not None:
             skipped = 0 if self._read_until is None else packet.pos - self._read_until

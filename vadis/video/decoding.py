@@ -11,7 +11,7 @@ from av.stream import Disposition
 
 from vadis.errors import VideoError
 from vadis.video.container import MPEGTS_PACKETS, Continuity, check_disk, is_cut_short
-from vadis.video.isolated.sandbox import memory_refusal
+from vadis.video.isolated.sandbox import memory_error
 from vadis.video.metadata import MP4, Limits
 from vadis.video.picture import PixelAspect, container_crop
 from vadis.video.timegrid import GRID_FPS, Clock
@@ -194,9 +194,10 @@ class Decoder:
         return self.clock.ticks(seconds - _LEAD_SECONDS if reorders else seconds)
 
     def frames_at(self, ticks: int, seconds: Fraction) -> Iterator[tuple[av.VideoFrame, Fraction]] | None:
-        """Seek, and return the last frame shown at or before ``seconds`` and those after it; None where it is not sure.
+        """Seek, and return the last frame shown at or before ``seconds`` and those after it.
 
-        Then the file has to be opened again. (Without a frame after it, the clip may lie in an appended recording.)
+        Return None where that cannot be proved: the file has to be opened again. (Without a frame after it, the clip
+        may lie in an appended recording.)
         """
         try:
             self.seek(ticks)
@@ -214,7 +215,7 @@ class Decoder:
                 held = frame, time
         return None
 
-    def no_frames(self) -> VideoError:
+    def no_frames_error(self) -> VideoError:
         """Return why not a single frame came out."""
         is_cut = self.ends_early()
         self._limits.check_length(num_frames=self._stream.frames)  # FFmpeg drops an index for which there is no memory
@@ -245,7 +246,7 @@ class Decoder:
     def frames_are_missing(self) -> bool:
         """Return whether noticeably fewer frames came out than went in, without the decoder saying so."""
         expected = self._num_packets - self.num_discarded - self.num_failed
-        return not self._hides_frames and 100 * self.num_frames < 95 * expected  # above, delayed or packed
+        return not self._hides_frames and 100 * self.num_frames < 95 * expected  # some are delayed or packed
 
     def _in_order(self) -> Iterator[av.VideoFrame]:
         """Yield decoded frames; those after a failure sorted, because decoders of H.264 then give some too late."""
@@ -264,7 +265,7 @@ class Decoder:
             try:
                 frames = self._stream.decode(packet)
             except Exception as error:  # damaged files raise nearly anything
-                if failure := memory_refusal(error):
+                if failure := memory_error(error):
                     raise failure from error
                 self.num_failed += 1
                 self._since_failure = 0
@@ -296,7 +297,7 @@ class Decoder:
                 packet = None
             except Exception as error:
                 check_disk(self._path, error, self._position)
-                if failure := memory_refusal(error):
+                if failure := memory_error(error):
                     raise failure from error
                 self.demuxing_failed = True
                 yield None
@@ -314,7 +315,7 @@ class Decoder:
         if start is not None and (is_ours or self._stream.duration is None):
             end = (start + (packet.duration or 0)) * (packet.time_base or Fraction(0))
             self._end = end if self._end is None else max(end, self._end)
-        if packet.size and self.continuity.has_restarted(packet) and packet.pts is not None:
+        if packet.size and self.continuity.update(packet) and packet.pts is not None:
             self.clock.restarts.add(packet.pts)
         if is_ours and packet.size:
             self._num_packets += 1

@@ -23,9 +23,9 @@ class Stopped(Exception):
 
 
 class Prefetcher(Generic[Item]):
-    """Runs an iterator in a thread of its own, at most ``size`` items ahead of ``walk``.
+    """Runs an iterator in a thread of its own, at most ``size`` items ahead of ``items``.
 
-    ``make`` gives it, in the thread, and may ``note`` and ``check``; ``cancel`` ends what it may be waiting for.
+    ``make`` returns it, in the thread, and may call ``report_stage`` and ``check``; ``cancel`` ends what it waits for.
     """
 
     def __init__(
@@ -35,32 +35,32 @@ class Prefetcher(Generic[Item]):
         cancel: Callable[[], None] = lambda: None,
     ) -> None:
         self._cancel, self._room = cancel, threading.Semaphore(size)
-        self._made: SimpleQueue[tuple[str, Any]] = SimpleQueue()  # kind and value: "item", "note", or "end" with error
+        self._made: SimpleQueue[tuple[str, Any]] = SimpleQueue()  # kind and value: "item", "stage", or "end" with error
         self._stopped = False
         self._thread = threading.Thread(target=self._work, args=(make,), name="ahead", daemon=True)
         self._thread.start()
 
-    def note(self, text: str) -> None:
-        """Report, in the thread, what begins; ``walk`` passes it on. Raises Stopped where nobody wants the rest."""
+    def report_stage(self, stage: str) -> None:
+        """Report, in the thread, which stage begins; ``items`` passes it on. Raises Stopped as ``check``."""
         self.check()
-        self._made.put(("note", text))
+        self._made.put(("stage", stage))
 
     def check(self) -> None:
         """Raise Stopped, in the thread, where nobody wants the rest."""
         if self._stopped:
             raise Stopped
 
-    def walk(self, hear: Callable[[str], None] = lambda text: None) -> Iterator[Item]:
-        """Yield the items in order; ``hear`` gets the notes, in this thread. Raises here an error of the thread."""
+    def items(self, on_stage: Callable[[str], None] = lambda stage: None) -> Iterator[Item]:
+        """Yield the items in order; ``on_stage`` gets the stages, in this thread. Raises errors of the thread here."""
         while True:
             kind, value = self._made.get()
             if kind == "end":
-                self._made.put(("end", None))  # for who walks again
+                self._made.put(("end", None))  # for another iteration
                 if value is not None:
                     raise value
                 return
-            if kind == "note":
-                hear(value)
+            if kind == "stage":
+                on_stage(value)
             else:
                 self._room.release()
                 yield value

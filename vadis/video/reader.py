@@ -18,9 +18,9 @@ import numpy as np
 
 from vadis.errors import VideoError
 from vadis.results import Part
-from vadis.video.container import FFMPEG_FORMATS, from_root, os_refusal, refusal, regular_file
+from vadis.video.container import FFMPEG_FORMATS, from_root, os_video_error, regular_file, unreadable_error
 from vadis.video.decoding import Decoder, best_stream
-from vadis.video.isolated.sandbox import memory_refusal
+from vadis.video.isolated.sandbox import memory_error
 from vadis.video.metadata import FLAGS, PARTIAL_FLAGS, AnyPath, GridFrame, Limits, Picture, SourceFrame, VideoFacts
 from vadis.video.picture import SCALERS, GrayPlane, Scaler
 from vadis.video.sources import picture_names, stamp
@@ -53,7 +53,7 @@ class Video:
         self._frames = decoder.frames()
         first = next(self._frames, None)
         if first is None:
-            raise decoder.no_frames()
+            raise decoder.no_frames_error()
         self._held, self._held_seconds = first
         self._scaler = scaler(self._held, self._header.sample_aspect_ratio, self._header.crop)
         self.start_seconds = self._clock.start_seconds
@@ -112,16 +112,16 @@ class Video:
         """When the first frame is shown after the start of the file, as players count."""
         return self._header.first_seconds(self._clock.start_seconds)
 
-    def skip_to(self, start: int | Part, *, by_seek: bool) -> bool:
-        """Begin at this grid frame, or with the frame that is shown where a part begins, by a seek where that is exact.
+    def skip_to(self, start: int | Part, *, allow_seek: bool) -> bool:
+        """Move to this grid frame, or to the frame that is shown where a part begins, by a seek where that is exact.
 
-        False: the file has to be opened again, without.
+        Return False where the seek turned out inexact: open the file again, and pass ``allow_seek=False``.
         """
         if isinstance(start, Part):
             self.start_frame, seconds = frames_of(start, self.first_seconds)[0], start.exact[0] - self.first_seconds
         else:
             self.start_frame, seconds = start, Fraction(start, GRID_FPS)
-        if not by_seek or (ticks := self._decoder.seek_ticks(seconds)) is None:
+        if not allow_seek or (ticks := self._decoder.seek_ticks(seconds)) is None:
             return True
         frames = self._decoder.frames_at(ticks, seconds)
         if frames is not None:
@@ -158,7 +158,7 @@ class PictureFolder:
         try:
             self._names = picture_names(folder)
         except OSError as error:
-            raise os_refusal(error, what="the folder") from error
+            raise os_video_error(error, what="the folder") from error
         if not self._names:
             raise VideoError("no_frames", "the folder holds no pictures")
         limits.check_length(num_frames=len(self._names))
@@ -197,7 +197,7 @@ class PictureFolder:
             raise VideoError("decode_failed", f"{name} is not a picture that can be read") from error
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             if isinstance(error, OSError) and error.errno:
-                raise os_refusal(error, what=name) from error
+                raise os_video_error(error, what=name) from error
             raise VideoError("truncated_or_incomplete", f"{name} is cut short or damaged") from error
 
 
@@ -225,7 +225,7 @@ def open_video(
     name, limits = os.fspath(path), limits or Limits.of_environment()
     regular_file(name, listed=listed)
     before = stamp(name)
-    for by_seek in (True, False):
+    for allow_seek in (True, False):
         with _open(name, limits) as container:
             stream = best_stream(name, container)
             if not stream.codec_context.width:  # lost when decoding is refused: a picture beyond the limit, or damage
@@ -233,7 +233,7 @@ def open_video(
                     context = best_stream(name, undecoded).codec_context
                     limits.check_pixels(context.width, context.height)
             video = Video(Decoder(name, container, stream, limits), limits, scaler)
-            if video.skip_to(start_frame, by_seek=by_seek):
+            if video.skip_to(start_frame, allow_seek=allow_seek):
                 yield video
                 if video.facts.num_frames is not None and stamp(name) != before:
                     raise VideoError("changed_while_reading", "the file changed while it was read")
@@ -304,4 +304,4 @@ def _open(path: str, limits: Limits, **more: str) -> av.container.InputContainer
     try:
         return av.open("file:" + from_root(path), "r", options=options, metadata_errors="ignore")
     except Exception as error:  # damaged files raise nearly anything: UnicodeDecodeError, MemoryError, …
-        raise memory_refusal(error) or refusal(path, error) from error
+        raise memory_error(error) or unreadable_error(path, error) from error

@@ -17,7 +17,14 @@ from vadis.errors import NothingToDoError, UsageError, VideoError
 from vadis.files import os_errors_as
 from vadis.parsing import decode, is_text
 from vadis.results import printable
-from vadis.video.container import HEAD_BYTES, is_container, is_ogg_without_video, os_refusal, read_part, regular_file
+from vadis.video.container import (
+    HEAD_BYTES,
+    is_container,
+    is_ogg_without_video,
+    os_video_error,
+    read_part,
+    regular_file,
+)
 from vadis.video.metadata import AnyPath
 
 VIDEO_EXTENSIONS = (
@@ -210,7 +217,7 @@ class _Search:
                         self._keep(Source(path))
                     pending += [(each, place) for each in wanted]
             except OSError as error:
-                self._keep(Source(path, os_refusal(error, what="the folder")))
+                self._keep(Source(path, os_video_error(error, what="the folder")))
 
     def _wanted(self, folder: str) -> Iterator[str]:
         """Yield the folders and videos in a folder, a link in a circle being neither; count the rest."""

@@ -42,7 +42,7 @@ FIRST_ANSWER_SECONDS = 9.0  # for all hosts and tries, while none has ever answe
 STALL_SECONDS = 20.0  # without MIN_BYTES_PER_SECOND
 PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0)  # before each of the five rounds
 MIN_BYTES_PER_SECOND = 1024  # slower than an early modem is a stalled transfer
-MAY_PASS = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses after which asking again may help
+RETRYABLE_STATUSES = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses after which asking again may help
 
 _log = logging.getLogger(__name__)
 
@@ -319,7 +319,7 @@ def get(url: str, headers: Mapping[str, str], answer_seconds: float, stall_secon
         return outcome.result(max(0.0, answer_seconds))
     except urllib.error.HTTPError as error:
         with error:
-            kind = TransferError if error.code in MAY_PASS else HTTPError
+            kind = TransferError if error.code in RETRYABLE_STATUSES else HTTPError
             words = http.client.responses.get(error.code, "")
             raise kind(f"the host answered {error.code} {words}".rstrip()) from error
     except (OSError, http.client.HTTPException, ValueError, FutureTimeoutError) as error:

@@ -72,7 +72,7 @@ class PublishedModel:
     """One row of the catalog."""
 
     checkpoints: dict[str, tuple[RemoteFile, ...]]  # by stream; first what ``convert`` takes: an index, then the data
-    labels: str  # a key of labels.PUBLISHED_LISTS
+    labels: str  # a key of PUBLISHED_LISTS
     accuracy: Accuracies = field(default_factory=dict)
     tensor_hashes: dict[str, str] = field(default_factory=dict)  # by stream, of DeepMind's: ``load.tensor_hash``
     sample_outputs: str | None = None  # which of the published outputs on the sample are this model's

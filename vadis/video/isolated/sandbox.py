@@ -62,7 +62,7 @@ def has_used_much_memory() -> bool:
     return False
 
 
-def memory_refusal(error: Exception) -> VideoError | None:
+def memory_error(error: Exception) -> VideoError | None:
     """Return the refusal of a file for which memory ran out, None for others: absurd amounts that damage asks for."""
     most, _ = resource.getrlimit(resource.RLIMIT_AS)
     return too_much_memory(most >> 20) if isinstance(error, MemoryError) and has_used_much_memory() else None

@@ -2,8 +2,7 @@ import math
 
 import pytest
 
-from vadis.training.checkpoint import Plateau, after_validation, is_finished, learning_rate
-from vadis.training.recipes import RECIPES, override
+from vadis.training.recipes import RECIPES, Plateau, after_validation, is_finished, learning_rate, override
 
 UCF101 = override(
     RECIPES["ucf101"], {"plateau_patience": 2, "plateau_drops": 2, "plateau_improvement": 0.01, "steps": 1000}
