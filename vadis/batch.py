@@ -68,7 +68,7 @@ class Journal:
             for line in file:
                 if not line.endswith(b"\n"):
                     break
-                content = _read(line, start)
+                content = _parse_line(line, start)
                 if isinstance(content, tuple):
                     self._remember(*content)
                 elif start == 0 and content is not None:
@@ -143,9 +143,9 @@ class Journal:
                 yield file.readline()
 
 
-def _read(line: bytes, start: int) -> tuple[str, Entry] | dict[str, Any] | None:
+def _parse_line(line: bytes, start: int) -> tuple[str, Entry] | dict[str, Any] | None:
     """Return what a whole line holds: a record's path and entry, a header, or None for what cannot be trusted."""
-    at = line.find(b', "source_fps": ')  # from where on a record that vadis has written is long, and of no concern here
+    at = line.find(b', "source_fps": ')  # the long rest of a record, not needed here
     try:
         values = parse_json(line[:at] + b"}" if at > 0 and line.endswith(b"}\n") else line)
         if values["schema"] != SCHEMA:
@@ -387,7 +387,7 @@ def results_in(path: Path, kind: type[VideoResult] = VideoResult, *, warns: bool
         is_array = file.read(1) == "["
         file.seek(start)
         if is_array:
-            yield from _of_array(shown, file.read(), kind)
+            yield from _parse_array(shown, file.read(), kind)
             return
         for number, line in enumerate(file, 1):
             if line.isspace():
@@ -401,20 +401,20 @@ def results_in(path: Path, kind: type[VideoResult] = VideoResult, *, warns: bool
                     return
                 values = None
             if not (isinstance(values, dict) and HEADER_KEY in values and "path" not in values):
-                yield _record(values, f"{shown}, line {number},", kind)
+                yield _parse_record(values, f"{shown}, line {number},", kind)
 
 
-def _of_array(shown: str, content: str, kind: type[VideoResult]) -> Iterator[VideoResult]:
+def _parse_array(shown: str, content: str, kind: type[VideoResult]) -> Iterator[VideoResult]:
     try:
         every = parse_json(content)
     except ValueError as error:
         hint = "make it again by the command that wrote it, or give the jsonl file that it was exported from"
         raise UsageError(f"{shown} is damaged: not a whole JSON array", hint) from error
     for number, values in enumerate(every, 1):
-        yield _record(values, f"{shown}, record {number},", kind)
+        yield _parse_record(values, f"{shown}, record {number},", kind)
 
 
-def _record(values: Any, place: str, kind: type[VideoResult]) -> VideoResult:
+def _parse_record(values: Any, place: str, kind: type[VideoResult]) -> VideoResult:
     try:
         return kind.from_json(values)
     except (ValueError, TypeError, AttributeError) as error:

@@ -193,7 +193,7 @@ def locked(output: Path, task: str | None = None) -> Iterator[None]:
             while True:
                 descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
                 stack.callback(os.close, descriptor)
-                _take(descriptor, place, task or f"writes {shown}")
+                _acquire_lock(descriptor, place, task or f"writes {shown}")
                 if _is_at(descriptor, place):
                     break
                 stack.close()  # it was removed while we took it: take the next
@@ -204,7 +204,7 @@ def locked(output: Path, task: str | None = None) -> Iterator[None]:
         yield
 
 
-def _take(descriptor: int, place: Path, task: str) -> None:
+def _acquire_lock(descriptor: int, place: Path, task: str) -> None:
     hint = "wait for it, or choose another output"
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

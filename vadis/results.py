@@ -240,8 +240,8 @@ class VideoResult:
         return f"<div><b>{_html(self.path)}</b> {facts}{timeline}<table>{table}</table></div>"
 
 
-def leading(timeline: Iterable[Piece]) -> Counter[str]:
-    """Return for how many milliseconds each label leads, in the order of time."""
+def leading_milliseconds(timeline: Iterable[Piece]) -> Counter[str]:
+    """Return the milliseconds for which each label leads, in the order in which the labels first lead."""
     milliseconds = Counter[str]()
     for piece in timeline:
         if piece.label != NO_CLEAR_LABEL:

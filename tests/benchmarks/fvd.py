@@ -21,7 +21,7 @@ from tests.benchmarks.watched import watch
 from tests.make_model import make_model
 from tests.synthetic import write_video
 from vadis import load_model
-from vadis.evaluation.embedding import Embedding, network_frames, row_of
+from vadis.evaluation.embedding import Embedding, embed_clip, network_frames
 from vadis.video.isolated.pool import Decoders
 
 LIMIT = 1.15  # times the network's own time
@@ -60,13 +60,13 @@ def time_ratio(folder: Path, count: int, rounds: int) -> None:
 
     def network() -> None:
         for number in range(count):
-            row_of({"rgb": clips[number % DIFFERENT]}, model)
+            embed_clip({"rgb": clips[number % DIFFERENT]}, model)
 
     def whole() -> None:
         records = list(Embedding(model).embed(paths))
         assert all(record.status == "ok" for record in records)
 
-    row_of({"rgb": clips[0]}, model)
+    embed_clip({"rgb": clips[0]}, model)
     found = [(timed(network), timed(whole)) for _ in range(rounds)]
     for name, index in (("on the clock", 0), ("of processors", 1)):
         floor, all_of_it = (min(each[side][index] for each in found) for side in (0, 1))

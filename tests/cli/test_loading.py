@@ -9,7 +9,7 @@ import torch
 
 from tests.make_model import make_model
 from tests.synthetic import write_video
-from vadis.cli.run import fetching
+from vadis.cli.run import open_remote
 
 LOADED = """
 import gc, sys
@@ -45,7 +45,7 @@ def test_fetched_videos_have_the_jobs_of_their_device(monkeypatch, device, jobs,
     monkeypatch.setattr("vadis.cli.run.resolve_device", torch.device)
     monkeypatch.setattr("vadis.inference.prefetch.cpu_count", lambda: 64)
     monkeypatch.setattr("vadis.inference.prefetch.memory_bytes", lambda: 1e12)
-    with fetching(True, scratch_gb, jobs, device) as decoders:
+    with open_remote(True, scratch_gb, jobs, device) as decoders:
         assert decoders is not None
         assert (decoders.places, decoders.share_bytes) == (places, share_gb * 10**9)
 

@@ -57,7 +57,7 @@ def test_the_root_of_the_tree_holds_all_inputs(tmp_path, monkeypatch, inputs, vi
         (work / folder).mkdir(parents=True)
     monkeypatch.chdir(work)
     assert outputs.tree_root(inputs, videos) == os.path.normpath(work / root)
-    targets = {outputs.mirrored(work / "out", outputs.tree_root(inputs, videos), "srt", video) for video in videos}
+    targets = {outputs.mirror_path(work / "out", outputs.tree_root(inputs, videos), "srt", video) for video in videos}
     assert len(targets) == len(videos)
     assert all(target.resolve().is_relative_to(work / "out") for target in targets)
 
@@ -73,17 +73,17 @@ def test_nothing_is_written_outside_the_folder(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "link").symlink_to(tmp_path)
     with pytest.raises(VadisError, match=containing("/a.mp4")):
-        outputs.mirrored(tmp_path / "out", "/videos", "srt", "/videos/link/a.mp4")
+        outputs.mirror_path(tmp_path / "out", "/videos", "srt", "/videos/link/a.mp4")
     with pytest.raises(VadisError, match=containing("/a.mp4")):
-        outputs.mirrored(tmp_path / "out", "/videos", "srt", "/elsewhere/a.mp4")
+        outputs.mirror_path(tmp_path / "out", "/videos", "srt", "/elsewhere/a.mp4")
 
 
 @pytest.mark.parametrize("name", ["é" * 120 + ".mp4", "x" * 251 + ".mp4", os.fsdecode(b"\xff" * 250) + ".mp4"])
 def test_names_too_long_for_another_extension_are_shortened(tmp_path, name):
-    target = outputs.mirrored(tmp_path, "/videos", "jsonl", f"/videos/{name}")
+    target = outputs.mirror_path(tmp_path, "/videos", "jsonl", f"/videos/{name}")
     outputs.write_document(target, FORMATS["json"], [result("a.mp4")])
     assert target.is_file() and target.suffix == ".jsonl"
-    assert target != outputs.mirrored(tmp_path, "/videos", "jsonl", f"/videos/x{name}")
+    assert target != outputs.mirror_path(tmp_path, "/videos", "jsonl", f"/videos/x{name}")
 
 
 def test_a_disk_that_refuses_is_explained(tmp_path):

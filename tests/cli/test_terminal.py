@@ -101,7 +101,7 @@ def test_long_messages_are_not_broken(capsys):
 def test_what_to_do_next_is_said_once_for_each_kind_of_failure(capsys):
     terminal.settings.advised.clear()
     for path, code in (("a\x1b.mp4", "empty_file"), ("b.mp4", "empty_file"), ("c.mp4", "io_error"), ("d", "of_old")):
-        terminal.warn_of(path, code, "it fails")
+        terminal.warn_failed(path, code, "it fails")
     empty, failing = (advice(code) for code in ("empty_file", "io_error"))
     assert capsys.readouterr().err.splitlines() == [
         *("a\\x1b.mp4: it fails", f"hint: {empty}", "b.mp4: it fails", "c.mp4: it fails", f"hint: {failing}"),

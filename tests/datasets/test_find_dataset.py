@@ -6,7 +6,7 @@ import pytest
 
 from tests.matching import containing
 from vadis.datasets import DATASETS, Dataset, Example, find_dataset
-from vadis.datasets.dataset import note_of
+from vadis.datasets.dataset import make_note
 from vadis.errors import UsageError
 
 UCF = [f"UCF-101/{label}/v_{label}_g{group:02}_c01.avi" for label in ("A", "B") for group in range(1, 26)]
@@ -97,7 +97,7 @@ def test_the_same_tree_gives_the_same_order(tree):
 
 
 def test_a_summary_is_text_for_a_terminal():
-    notes = (*note_of("in no split", ["u\udcff", *map(str, range(6))], "file"), "what else there is")
+    notes = (*make_note("in no split", ["u\udcff", *map(str, range(6))], "file"), "what else there is")
     dataset = Dataset("ucf101", "/data", ("a", "b"), 2, {"train": (Example("/data/a", "a"),)}, notes)
     assert dataset.summary().splitlines() == [
         "ucf101, split 2, in /data",
@@ -105,7 +105,7 @@ def test_a_summary_is_text_for_a_terminal():
         "  in no split: 7 files: u\\xff, 0, 1, 2, 3 and 2 more",
         "  what else there is",
     ]
-    assert note_of("in no split", [], "file") == []
+    assert make_note("in no split", [], "file") == []
 
 
 def test_listing_needs_neither_torch_nor_a_decoder():

@@ -19,8 +19,8 @@ from vadis.evaluation.embedding import (
     EmbeddedVideo,
     Embedding,
     check_model,
+    embed_clip,
     network_frames,
-    row_of,
     stamp_of,
 )
 from vadis.evaluation.frechet import embed
@@ -77,7 +77,7 @@ def test_a_row_is_the_training_form_s_logits_averaged_over_time(small_model):
     x = torch.from_numpy(frames).permute(3, 0, 1, 2)[None]
     with torch.inference_mode():
         expected = small_model.module("rgb")(x).mean(dim=2)[0].numpy()
-    row = row_of({"rgb": frames}, model)
+    row = embed_clip({"rgb": frames}, model)
     np.testing.assert_allclose(row, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
 
 

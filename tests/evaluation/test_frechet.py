@@ -8,7 +8,7 @@ import pytest
 from tests.make_model import make_model
 from vadis import FrechetStatistics, UsageError, frechet_distance, load_model
 from vadis.evaluation import frechet
-from vadis.evaluation.frechet import embed, kernel_distance, spread, unbiased
+from vadis.evaluation.frechet import bootstrap_deviation, embed, extrapolate_distance, kernel_distance
 
 BLACK_TO_WHITE = 151.39244  # 8 videos of 30 frames of 64×64: README of common_metrics_on_video_quality, "videogpt" way
 RANDOM = 10.13808536529541  # of the TensorFlow reference for two sets of 128 random videos
@@ -143,16 +143,16 @@ def test_the_interval_is_as_wide_as_distances_of_new_samples_scatter(drawn):
         )
         for _ in range(60)
     ]
-    found = spread(drawn[:2], FrechetStatistics.distance, 60)
+    found = bootstrap_deviation(drawn[:2], FrechetStatistics.distance, 60)
     assert found == pytest.approx(np.std(again, ddof=1), rel=0.4)
-    assert spread((FrechetStatistics(drawn[0]), drawn[1]), FrechetStatistics.distance, 60) < found
+    assert bootstrap_deviation((FrechetStatistics(drawn[0]), drawn[1]), FrechetStatistics.distance, 60) < found
 
 
 def test_extrapolated_to_infinitely_many_videos_most_of_the_bias_is_gone(drawn):
     real, generated, truth = drawn
     plain = FrechetStatistics(real).distance(FrechetStatistics(generated))
     assert plain > 1.05 * truth
-    assert abs(unbiased((real, generated), FrechetStatistics.distance) - truth) < 0.3 * (plain - truth)
+    assert abs(extrapolate_distance((real, generated), FrechetStatistics.distance) - truth) < 0.3 * (plain - truth)
 
 
 def test_kernel_distance_by_its_definition(drawn):
@@ -222,4 +222,4 @@ def test_parts_without_videos_add_nothing_and_others_than_rows_are_refused():
 
 def test_two_videos_are_extrapolated_without_a_part_of_one():
     rows = gaussian([0], [1])
-    assert np.isfinite(unbiased((rows, rows + 1), FrechetStatistics.distance))
+    assert np.isfinite(extrapolate_distance((rows, rows + 1), FrechetStatistics.distance))

@@ -25,7 +25,7 @@ from vadis.flow.store import (
     dequantize,
     estimate_flow,
     quantize,
-    without_flow,
+    videos_without_flow,
 )
 from vadis.video.reader import open_video
 
@@ -94,10 +94,10 @@ def test_a_video_is_known_by_its_content(store, tmp_path, video, instant_flow):
     fill(store, video)
     moved = Path(shutil.copy(video, tmp_path / "other name.mp4"))
     assert store.has(moved)
-    assert without_flow([str(moved)], store) == []
+    assert videos_without_flow([str(moved)], store) == []
     moved.write_bytes(moved.read_bytes() + b"\0")
     assert not store.has(moved)
-    assert without_flow([str(moved), video], store) == [str(moved)]
+    assert videos_without_flow([str(moved), video], store) == [str(moved)]
 
 
 def test_one_file_per_video_and_nothing_else(store, video, tmp_path, instant_flow):
@@ -271,7 +271,7 @@ compute(print)
 """
     assert in_a_process(code, store, video, other).returncode == -signal.SIGKILL
     assert (store.has(video), store.has(other)) == (True, False)
-    assert without_flow([video, other], store) == [other]
+    assert videos_without_flow([video, other], store) == [other]
     assert fill(store, video, other) == [(video, None), (other, None)]
     assert len(instant_flow) == 1  # in this process
     assert store.num_frames(other) == 90

@@ -8,13 +8,13 @@ import torch
 
 from tests.synthetic import moving_texture, numbered_frames, read_number, write_video
 from vadis.errors import VideoError
-from vadis.report.annotate import FULL_PIXELS, WHEEL_PIXELS, in_colours, legend, write_flow_video
+from vadis.report.annotate import FULL_PIXELS, WHEEL_PIXELS, flow_to_rgb, legend, write_flow_video
 from vadis.results import Part
 from vadis.video.reader import open_source
 
 
 def colour(dx: float, dy: float) -> tuple[int, ...]:
-    return tuple(int(value) for value in in_colours(np.array([[[dx]], [[dy]]], np.float32))[0, 0])
+    return tuple(int(value) for value in flow_to_rgb(np.array([[[dx]], [[dy]]], np.float32))[0, 0])
 
 
 def test_what_stands_still_is_white_and_directions_have_the_usual_colours() -> None:

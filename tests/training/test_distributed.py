@@ -21,7 +21,7 @@ from tests.training.stand_in import ALONE, run_tiny
 from vadis.device import resolve_device
 from vadis.errors import UsageError, VadisError
 from vadis.training.checkpoint import CHECKPOINTS_NAME, Checkpoint, load_newest
-from vadis.training.distributed import Process, exit_now, joined, report_once
+from vadis.training.distributed import Process, exit_now, join_group, report_once
 
 ROOT = Path(__file__).parents[2]
 TOLERANCE = 1e-4  # sums of gradients in another order, 12 steps long
@@ -334,9 +334,9 @@ def test_alone_nothing_is_exchanged():
 
 def test_without_torchrun_a_process_is_alone(monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
-    with joined("cpu") as process:
+    with join_group("cpu") as process:
         assert process == Process(torch.device("cpu"))
-    with joined() as process:
+    with join_group() as process:
         assert process.device == resolve_device()
 
 
@@ -346,12 +346,12 @@ def test_processes_without_a_store_of_torchruns_are_a_group_too(monkeypatch):
     for name, value in place.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
-    with joined("cpu") as process:
+    with join_group("cpu") as process:
         assert dist.is_initialized() and process == Process(torch.device("cpu"), rank=0, world_size=1)
 
 
 def test_under_torchrun_no_process_chooses_its_gpu(monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.setenv(name, "1")
-    with pytest.raises(UsageError, match=containing("torchrun", "cuda:0")), joined("cuda:0"):
+    with pytest.raises(UsageError, match=containing("torchrun", "cuda:0")), join_group("cuda:0"):
         pass

@@ -39,7 +39,7 @@ def main(prog_name: str) -> None:
     runs = [(Path(folder), json.loads(how)) for folder, how in zip(sys.argv[1::2], sys.argv[2::2], strict=True)]
     torch.set_num_threads(1)
     distributed.HEARTBEAT_SECONDS = runs[0][1].pop("heartbeat_seconds", distributed.HEARTBEAT_SECONDS)
-    with distributed.joined("cpu") as process, signals.deferred():
+    with distributed.join_group("cpu") as process, signals.deferred():
         for folder, how in runs:
             train(folder, process, **how)
     threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]

@@ -135,9 +135,9 @@ def outcome(attempt):
     return "succeeded"
 
 
-plain_answers = child.answers
+plain_answers = child.serve_request
 
 
 def main(**start):
-    child.answers = answers
+    child.serve_request = answers
     child.main(**start)

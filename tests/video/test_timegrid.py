@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vadis.video.metadata import SourceFrame
-from vadis.video.timegrid import GRID_FPS, Clock, at_rate, grid_length, grid_points
+from vadis.video.timegrid import GRID_FPS, Clock, grid_length, grid_points, resample_frames
 
 
 def walk(times, last_duration):
@@ -213,8 +213,8 @@ def test_the_last_frame_ends(pts, last_duration, end):
 @pytest.mark.parametrize("times", [[0], regular(7, 10), regular(40, Fraction(30000, 1001)), [Fraction(0), Fraction(2)]])
 def test_at_25_per_second_frames_of_a_file_are_those_of_the_grid(times):
     frames = [SourceFrame(number, Fraction(time), Fraction(1, 10), None) for number, time in enumerate(times)]
-    found = list(at_rate(frames, GRID_FPS))
+    found = list(resample_frames(frames, GRID_FPS))
     assert [number for number, _, _ in found] == walk(times, Fraction(1, 10))
     assert [start for _, start, _ in found] == [Fraction(i, GRID_FPS) for i in range(len(found))]
-    assert [(pixels, start) for pixels, start, _ in at_rate(frames, None)] == list(enumerate(times))
-    assert len(list(at_rate(frames, 5))) == (grid_length(times[-1] + Fraction(1, 10), 5) if times[-1] else 1)
+    assert [(pixels, start) for pixels, start, _ in resample_frames(frames, None)] == list(enumerate(times))
+    assert len(list(resample_frames(frames, 5))) == (grid_length(times[-1] + Fraction(1, 10), 5) if times[-1] else 1)

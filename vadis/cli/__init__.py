@@ -14,7 +14,7 @@ import typer
 import vadis
 from vadis.cli import classify, doctor, evaluate, features, flow, fvd, reproduce, results, signals, train, weights
 from vadis.cli.options import App, Group
-from vadis.cli.terminal import LogHandler, report_error, settings, show, tame_streams
+from vadis.cli.terminal import LogHandler, repair_standard_streams, report_error, settings, show
 from vadis.errors import UsageError
 from vadis.video.sources import VIDEO_EXTENSIONS
 
@@ -112,7 +112,7 @@ def set_up(
 def main() -> None:
     """Run the command line and leave with its exit code (see ``vadis.errors``)."""
     signals.install()
-    tame_streams()
+    repair_standard_streams()
     try:
         app(prog_name="vadis")
     except BrokenPipeError:  # the reader has what it wanted, as with `| head`

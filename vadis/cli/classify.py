@@ -15,14 +15,14 @@ from vadis.batch import Shard, parse_shard
 from vadis.cli import options
 from vadis.cli.options import MACHINE, OUTPUT, TIME, VIDEOS, flag, option
 from vadis.cli.outputs import Destination
-from vadis.cli.run import Run, fetching, find_inputs, load_for_command
-from vadis.cli.terminal import clock, file_console, info, num_videos, passing, settings, show, stdout_console
+from vadis.cli.run import Run, find_inputs, load_for_command, open_remote
+from vadis.cli.terminal import clock, file_console, info, num_videos, settings, show, show_status, stdout_console
 from vadis.cli.timeline import lines, table
 from vadis.errors import NothingToDoError, UsageError, VideoError
 from vadis.formats import FORMATS, Format, csv_of_videos
 from vadis.results import Part, VideoResult, part_of
 from vadis.video.metadata import VideoFacts
-from vadis.video.sources import Found, Source, Stamp, stamp
+from vadis.video.sources import Source, Stamp, VideoSources, stamp
 from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, WEIGHTS
 
 if TYPE_CHECKING:
@@ -107,13 +107,13 @@ def classify(
     to_file, where = bool(output or output_dir), "cpu" if ray else device
     with ExitStack() as stack:
         destination = Destination(output, output_dir, form, own, threshold, overwrite, retry_failed, bool(ray))
-        stack.enter_context(destination.opened(inputs or [], [source.path for source in found]))
-        remote, early = fetching(allow_remote, scratch_gb, jobs, where), _early_flow(sources, model, streams, device)
+        stack.enter_context(destination.open(inputs or [], [source.path for source in found]))
+        remote, early = open_remote(allow_remote, scratch_gb, jobs, where), _early_flow(sources, model, streams, device)
         stamp_of, decoding = _start_decoders(stack, remote, jobs, early, part, ray, device != "cpu")
         wanted = load(where, not to_file and not ray and form.name in _NAME_THE_MODEL)
         settings = {**wanted.settings, "threshold": threshold, "strict": strict}
         is_named, resumable = form.name != "table" or to_file, destination.journal is not None
-        run = Run(*destination.begin(settings, sources, stamp_of), is_named, resumable, strict, destination.written())
+        run = Run(*destination.begin(settings, sources, stamp_of), is_named, resumable, strict, destination.notice())
         raise typer.Exit(run.complete(_labelled(run, wanted, decoding), destination.write, summary_file))
 
 
@@ -130,7 +130,7 @@ def _refuse_combinations(
         raise UsageError("--dry-run tells of local files and of this machine", "leave out --allow-remote and --ray")
 
 
-def _own_share(found: Found, shard: str | None) -> tuple[Found, Shard | None, list[Source]]:
+def _own_share(found: VideoSources, shard: str | None) -> tuple[VideoSources, Shard | None, list[Source]]:
     """Return all inputs, the shard, if any, and its part of them."""
     if shard is None:
         return found, None, list(found)
@@ -160,7 +160,7 @@ def _start_decoders(
         return stamp_of, {"address": ray, "on_gpus": on_gpus, "share_bytes": fetched and fetched.share_bytes}
     if fetched:
         return stamp_of, {"jobs": fetched.places, "decoders": fetched}
-    with passing("loading the model …"):  # a tenth of a second, before the seconds that PyTorch takes
+    with show_status("loading the model …"):  # a tenth of a second, before the seconds that PyTorch takes
         from vadis.video.isolated.pool import Decoders
 
     decoders = stack.enter_context(Decoders())

@@ -197,7 +197,7 @@ def sandbox() -> Iterator[Finding]:
 
     try:
         with Decoders() as decoders:
-            lacking = decoders.lacks()
+            lacking = decoders.missing_restrictions()
     except VadisError as error:
         yield Finding(MISSING, "decoding", error.message, "videos are decoded in processes of their own")
         return

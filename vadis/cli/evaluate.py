@@ -14,7 +14,7 @@ from vadis.cli import options
 from vadis.cli.options import DATA, MODEL, OUTPUT, choice, option
 from vadis.cli.outputs import new_folder, writing
 from vadis.cli.run import SOME_FAILED, Run, load_for_command
-from vadis.cli.terminal import info, num_videos, show, warn, warn_of
+from vadis.cli.terminal import info, num_videos, show, warn, warn_failed
 from vadis.errors import UsageError
 from vadis.video.sources import Source
 
@@ -150,7 +150,7 @@ def evaluate_model(
 def _warn_of_failed(made: "Sequence[Prediction]") -> None:
     for each in made:
         if each.status == "error":
-            warn_of(each.path, each.error_code, each.error_message)
+            warn_failed(each.path, each.error_code, each.error_message)
 
 
 def write_evaluation(evaluation: "Evaluation", folder: Path, **more: Any) -> dict[str, Any]:

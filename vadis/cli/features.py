@@ -9,7 +9,7 @@ import typer
 from vadis.batch import Summary, changes
 from vadis.cli import options
 from vadis.cli.options import MODEL, OUTPUT, TIME, choice, flag, offer, option
-from vadis.cli.outputs import mirrored, new_folder, tree_root, writing
+from vadis.cli.outputs import mirror_path, new_folder, tree_root, writing
 from vadis.cli.run import Run, find_inputs, load_for_command
 from vadis.cli.terminal import show
 from vadis.errors import UsageError, VideoError
@@ -114,8 +114,8 @@ def features(
         summary.statuses["skipped"] = len(done)
         run = Run([source for source in found if source.path not in done], summary)
         how: dict[str, Any] = {"batch_size": batch_size, "jobs": jobs, "listed": True, "progress": run.report}
-        made = features_of_videos(run.paths(), loaded, look, **how)
-        raise typer.Exit(run.complete(_saved(path, each, targets[path], settings, layout) for path, each in made))
+        outcomes = features_of_videos(run.paths(), loaded, look, **how)
+        raise typer.Exit(run.complete(_save(path, each, targets[path], settings, layout) for path, each in outcomes))
 
 
 def _targets(paths: list[str], output: Path, root: str, form: str) -> dict[str, Path]:
@@ -124,7 +124,7 @@ def _targets(paths: list[str], output: Path, root: str, form: str) -> dict[str, 
     Raise UsageError where two videos would have one.
     """
     stems = {path: path if form == "npz" else os.path.splitext(path)[0] for path in paths}  # noqa: PTH122
-    targets = {path: mirrored(output, root, form.replace("npy", "json"), stem) for path, stem in stems.items()}
+    targets = {path: mirror_path(output, root, form.replace("npy", "json"), stem) for path, stem in stems.items()}
     taken: dict[Path, str] = {}
     for path, target in targets.items():
         if (other := taken.setdefault(target, path)) != path:
@@ -144,17 +144,17 @@ def _is_done(target: Path, settings: dict[str, Any]) -> bool:
     return there is not None
 
 
-def _saved(
-    path: str, found: "Features | VideoError", target: Path, settings: dict[str, Any], layout: "Layout"
+def _save(
+    path: str, outcome: "Features | VideoError", target: Path, settings: dict[str, Any], layout: "Layout"
 ) -> VideoResult:
-    """Return the record of a video whose features have been written."""
+    """Write the features of a video, and return its record; an error gives the record of a failed video."""
     from vadis.inference.features import save_features
 
     try:
-        if isinstance(found, VideoError):
-            raise found
+        if isinstance(outcome, VideoError):
+            raise outcome
         with writing(show(target)):
-            save_features(found, target, settings, layout)
+            save_features(outcome, target, settings, layout)
     except VideoError as error:
         return VideoResult(path, "error", error_code=error.code, error_message=error.in_full)
-    return found.record
+    return outcome.record

@@ -93,11 +93,11 @@ def _to_look_at(video: str, output: Path, part: Part | None, overwrite: bool, de
 
 def fill(sources: Sequence[Source], store: "FlowStore", device: "torch.device") -> int:
     """Compute the flow that a store lacks of videos, after saying what that takes; return the exit code."""
-    from vadis.flow.store import compute_flow, estimate_flow, without_flow
+    from vadis.flow.store import compute_flow, estimate_flow, videos_without_flow
     from vadis.inference.predict import Progress
 
     readable = [source.path for source in sources if source.error is None]
-    missing, partial, summary = without_flow(readable, store), dict[str, VideoFacts](), Summary(len(sources))
+    missing, partial, summary = videos_without_flow(readable, store), dict[str, VideoFacts](), Summary(len(sources))
     summary.statuses["skipped"] = len(readable) - len(missing)
     wanted = set(missing)
     run = Run([source for source in sources if source.error or source.path in wanted], summary)

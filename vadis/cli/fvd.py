@@ -158,7 +158,7 @@ def embed(
 
     info(f"{videos.name}: {num_videos(len(videos.sources))} in {show(videos.given)}")
     destination = Destination(folder / f"{videos.name}.jsonl", None, FORMATS["jsonl"], None, 0.0, overwrite, False)
-    with destination.opened([], [source.path for source in videos.sources]):
+    with destination.open([], [source.path for source in videos.sources]):
         run = Run(*destination.begin(embedding.settings, videos.sources, stamp_of), resumable=resumable)
         records = embedding.embed(run.paths(), jobs=jobs, progress=run.report)
         run.complete(records, destination.write)

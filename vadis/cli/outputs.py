@@ -42,10 +42,11 @@ class DocumentFolder:
         return Counter(os.path.splitext(video)[0] for video in self.videos)  # noqa: PTH122
 
     def target(self, video: str) -> Path:
-        """Return the place of a video's document; of subtitles the one where players look, if no other video's is."""
+        """Return the path of a video's document; subtitles take the video's stem where no other video shares it."""
         stem = os.path.splitext(video)[0]  # noqa: PTH122
         name = self.form.name.replace("table", "txt")
-        return mirrored(self.folder, self.root, name, stem if self.form.one_video and self._stems[stem] == 1 else video)
+        has_own_stem = self.form.one_video and self._stems[stem] == 1
+        return mirror_path(self.folder, self.root, name, stem if has_own_stem else video)
 
     def check(self, videos: Iterable[str], overwrite: bool) -> None:
         """Raise UsageError where the document of a video exists and may not."""
@@ -81,8 +82,8 @@ class Destination:
     folder: DocumentFolder | None = None  # of a document for each record of the journal
 
     @contextmanager
-    def opened(self, inputs: list[str], videos: list[str]) -> Iterator[None]:
-        """Open all of it, for this run alone; raise UsageError where it cannot be written, or replaced.
+    def open(self, inputs: list[str], videos: list[str]) -> Iterator[None]:
+        """Open the document, folder or journal for this run alone; raise UsageError where it cannot be written.
 
         ``inputs`` are as they were given, ``videos`` what they stand for, in all shards.
         """
@@ -96,13 +97,13 @@ class Destination:
             elif self.output_dir:
                 stack.enter_context(new_folder(self.output_dir))
                 self.folder = DocumentFolder(self.output_dir, tree_root(inputs, videos), self.form, videos)
-                path = self._own(self.output_dir / "vadis-results.jsonl")
+                path = self._shard_path(self.output_dir / "vadis-results.jsonl")
                 self.journal = journal = stack.enter_context(open_journal(path, overwrite=self.overwrite))
                 if journal.is_empty:
                     own = (video for video in videos if self.shard is None or self.shard.has(video))
                     self.folder.check(own, self.overwrite)
             elif self.output is not None:
-                self.output = self._own(self.output)
+                self.output = self._shard_path(self.output)
                 is_special = self.output.exists() and not self.output.is_file()
                 is_journal = self.form.name == "jsonl" and not is_special
                 check_file(self.output, self.overwrite or is_journal)
@@ -112,11 +113,11 @@ class Destination:
                     stack.enter_context(locked(self.output))
             yield
 
-    def _own(self, path: Path) -> Path:
+    def _shard_path(self, path: Path) -> Path:
         return path if self.shard is None else self.shard.own(path)
 
-    def written(self) -> str:
-        """Return what is said at the end of the file or folder, and what to do with it; "" for stdout."""
+    def notice(self) -> str:
+        """Return the closing message: where the output is, and which commands read it; "" for stdout."""
         place = self.output_dir or self.output
         if place is None:
             return ""
@@ -127,9 +128,9 @@ class Destination:
     def begin(
         self, settings: dict[str, Any], sources: Sequence[Source], stamp: Callable[[str], Stamp]
     ) -> tuple[Sequence[Source], Summary]:
-        """Return the inputs without a record that counts, and the count of the others; write documents that these lack.
+        """Return the inputs that are still to be done and a summary of the rest; write missing documents of the rest.
 
-        A file is known again by its ``stamp``.
+        An input counts as unchanged if its size and time of change, which ``stamp`` returns, are those of its record.
         """
         summary = Summary(len(sources))
         if self.journal is None:
@@ -211,9 +212,9 @@ def check_file(path: Path, overwrite: bool, source: str | None = None, extension
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Make ``folder`` for this block, and remove it after it if it is empty; raise UsageError where that cannot be."""
+    """Create ``folder``, and remove it after the block if it is empty; raise UsageError if it cannot be created."""
     check_folder_name(folder)
-    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    created = [each for each in (folder, *folder.parents) if not each.exists()]
     with os_errors_as(UsageError, f"the folder {show(folder)} cannot be made"):
         folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -222,7 +223,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         yield folder
     finally:
         with suppress(OSError):  # not empty
-            for each in made:
+            for each in created:
                 each.rmdir()
 
 
@@ -236,7 +237,7 @@ def write_document(
 ) -> None:
     """Write one document: to stdout, a device or a pipe in pieces, to a file whole.
 
-    Where ``is_whole`` denies that at the end, what there is becomes a file beside it.
+    If ``is_whole`` returns False at the end, the records so far go to ``NAME.incomplete.EXTENSION`` beside ``path``.
     """
     if path is None or (path.exists() and not path.is_file()):  # which cannot be renamed onto
         with (
@@ -272,7 +273,7 @@ def tree_root(inputs: Iterable[str], videos: Iterable[str]) -> str:
     return os.path.commonpath(roots or [os.getcwd()])  # noqa: PTH109
 
 
-def mirrored(folder: Path, root: str, extension: str, video: str) -> Path:
+def mirror_path(folder: Path, root: str, extension: str, video: str) -> Path:
     """Return the place of a video's document: its path below ``root``, below ``folder``, with one more extension.
 
     A name too long for a file system is shortened to its beginning and a digest of the whole. Raises VadisError rather

@@ -68,11 +68,11 @@ def sample(
     outcome = reproduce_sample(loaded, paths)
     titles = {stream: f"{stream}: {show(paths.get(stream, 'the sum of both'))}" for stream in outcome["streams"]}
     each = (_comparison(values, titles[stream]) for stream, values in outcome["streams"].items())
-    _tell(outcome, as_json, chain.from_iterable(each))
+    _print_outcome(outcome, as_json, chain.from_iterable(each))
 
 
-def _tell(outcome: Mapping[str, Any], as_json: bool, lines: Iterable[str]) -> None:
-    """Print how a comparison has ended; leave with exit code 1 where it has failed."""
+def _print_outcome(outcome: Mapping[str, Any], as_json: bool, lines: Iterable[str]) -> None:
+    """Print the outcome of a comparison, and exit with code 1 if it failed."""
     typer.echo(json.dumps(outcome, indent=1, allow_nan=False) if as_json else "\n".join(lines))
     if outcome["passed"] is False:
         raise typer.Exit(1)
@@ -124,7 +124,7 @@ def fvd(
         f"  published {row['published']:.8f}   vadis {row['ours']:.8f}   {row['difference']:+.8f}"
         for row in outcome["values"]
     )
-    _tell(outcome, as_json, [*rows, {True: "PASS", False: "FAIL", None: other}[outcome["passed"]]])
+    _print_outcome(outcome, as_json, [*rows, {True: "PASS", False: "FAIL", None: other}[outcome["passed"]]])
 
 
 _RUNS_HELP = "Where finished runs are looked for, and new ones are to lie."

@@ -16,7 +16,7 @@ from vadis.cli import options, outputs
 from vadis.cli.classify import choose_format
 from vadis.cli.options import MODEL, OUTPUT, TIME, choice, flag, option
 from vadis.cli.run import SOME_FAILED, fail_if_partial, load_for_command
-from vadis.cli.terminal import clock, debug, frame_progress, info, num_videos, show, tenths, video_progress, warn_of
+from vadis.cli.terminal import clock, debug, frame_progress, info, num_videos, show, tenths, video_progress, warn_failed
 from vadis.errors import NothingToDoError, UsageError, VideoError
 from vadis.formats import above, csv_line, only, percent, spreadsheet_cell, visible
 from vadis.results import Piece, VideoResult, is_like, part_of, path_fields, printable
@@ -365,7 +365,7 @@ def _cut_all(places: list[Place], targets: list[Path], exact: bool, sound: bool)
                 begins = cut_clip(decoders, path, piece.start, piece.end, target, exact=exact, sound=sound)
             except VideoError as error:
                 if path not in failed:
-                    warn_of(path, error.code, error.in_full)
+                    warn_failed(path, error.code, error.in_full)
                 failed.add(path)
             else:
                 typer.echo(show(target))
@@ -403,7 +403,7 @@ def _targets(output: Path, places: Sequence[Place], exact: bool) -> list[Path]:
     """Return the files of the clips; of two that would have one name the second has a number."""
     root, taken, targets = outputs.tree_root([], [place.path for place in places]), Counter[Path](), list[Path]()
     for place in places:
-        target = outputs.mirrored(output, root, _name(place, exact), place.path)
+        target = outputs.mirror_path(output, root, _name(place, exact), place.path)
         taken[target] += 1
         again = f".{taken[target]}" if taken[target] > 1 else ""
         targets.append(target.with_name(f"{target.stem}{again}{target.suffix}"))

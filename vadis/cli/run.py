@@ -22,12 +22,12 @@ from vadis.cli.terminal import (
     debug,
     download_progress,
     info,
-    passing,
     report_error,
     show,
+    show_status,
     video_progress,
     warn,
-    warn_of,
+    warn_failed,
 )
 from vadis.cli.timeline import missing_part
 from vadis.device import resolve_device
@@ -35,7 +35,7 @@ from vadis.errors import UnreachableError, VadisError
 from vadis.files import write_file
 from vadis.results import VideoResult
 from vadis.video.metadata import VideoFacts
-from vadis.video.sources import Found, Source, find_videos, stamp
+from vadis.video.sources import Source, VideoSources, find_videos, stamp
 from vadis.weights.catalog import DEFAULT_MODEL, SHIPPED, STAND_IN, TAKE_STAND_IN, WEIGHTS
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ MOST_UNREADABLE = 20  # videos in a row that the disk does not give, after which
 
 def find_inputs(
     inputs: list[str], from_file: str | None, null: bool, *, allow_remote: bool = False, arrays: bool = False
-) -> Found:
+) -> VideoSources:
     """Return every input once, and say what was left out; ``arrays`` as of ``find_videos``."""
     if allow_remote:
         from vadis.video.remote import expand_url
@@ -62,10 +62,10 @@ def find_inputs(
     return found
 
 
-def fetching(
+def open_remote(
     allow_remote: bool, scratch_gb: float | None, jobs: int, device: str
 ) -> "AbstractContextManager[FetchingDecoders | None]":
-    """Return a context that gives the decoders of remote videos, or None where these are not allowed."""
+    """Return a context manager that yields the decoders of remote videos, or None where these are not allowed."""
     if not allow_remote:
         return nullcontext()
     from vadis.inference.prefetch import num_jobs
@@ -94,7 +94,7 @@ def load_for_command(
     """
     if "torch" not in sys.modules:  # a million objects that stay: no search for garbage now (0.2 s) or later (0.5 s)
         gc.disable()
-        with passing("loading the model …"):
+        with show_status("loading the model …"):
             import_module("vadis.weights.load")
         from vadis.flow.numba_cache import import_ahead
 
@@ -125,7 +125,7 @@ def load_for_command(
 
 @dataclass
 class Run:
-    """Counts records as they pass, and keeps what stopped the run until everything found has been written."""
+    """Counts records as they are written, and holds the exception that stopped the run until all are written."""
 
     inputs: Sequence[Source]
     summary: Summary  # of all inputs, also of those that an earlier run has done
@@ -154,7 +154,7 @@ class Run:
             self._bar.update(self._task, description=f"{which}{stage}: {name}")
 
     def paths(self) -> Iterator[str]:
-        """Return the inputs that can be tried."""
+        """Return the paths of the inputs that have no error yet."""
         return (source.path for source in self.inputs if source.error is None)
 
     def complete(
@@ -220,7 +220,7 @@ class Run:
             yield record
             self.summary.add(record)  # it has been written
             if record.status == "error" and self.name_problems:
-                warn_of(record.path, record.error_code, record.error_message)
+                warn_failed(record.path, record.error_code, record.error_message)
             elif record.status == "partial" and self.name_problems:
                 warn(f"{show(record.path)}: partial, {missing_part(record)}")
             elif record.duration_seconds is not None:

@@ -66,7 +66,7 @@ def stderr_console() -> "Console":
 
 
 def warn(message: str, before: str = "", style: str = "") -> None:
-    """Write of a problem, even with ``--quiet``; first ``before``, in a style."""
+    """Print a warning to stderr, even with ``--quiet``, after the prefix ``before`` in ``style``."""
     from rich.text import Text
 
     shown = "\n".join(visible(line) for line in message.split("\n"))
@@ -79,14 +79,14 @@ def info(message: str) -> None:
         warn(message)
 
 
-def passing(message: str) -> AbstractContextManager[object]:
-    """Return what shows a notice on a terminal for as long as a block runs."""
+def show_status(message: str) -> AbstractContextManager[object]:
+    """Return a context manager that shows a status message on a terminal while its block runs."""
     console = stderr_console()
     return console.status(message) if console.is_terminal and not settings.quiet else nullcontext()
 
 
 def debug(message: str) -> None:
-    """Write what only ``--verbose`` wants to know."""
+    """Print a message to stderr, with ``--verbose`` only."""
     if settings.verbose:
         warn(message)
 
@@ -98,8 +98,8 @@ class LogHandler(logging.Handler):
         (warn if record.levelno >= logging.WARNING else info)(record.getMessage())
 
 
-def warn_of(path: str, code: str | None, message: str | None) -> None:
-    """Write of an input that gives no result; what to do next is said once in a run for each ``code``."""
+def warn_failed(path: str, code: str | None, message: str | None) -> None:
+    """Warn that an input gives no result; print the advice for each error ``code`` once in a run."""
     warn(f"{show(path)}: {with_options(message or '')}")
     if code in VIDEO_ERROR_CODES and code not in settings.advised and not settings.quiet:
         settings.advised.add(code)
@@ -138,7 +138,7 @@ def _unexpected(error: BaseException) -> VadisError:
     return VadisError(f"this is a bug in vadis: {type(error).__name__}: {error}", hint=hint)
 
 
-def tame_streams() -> None:
+def repair_standard_streams() -> None:
     """Give every standard stream that is closed (``>&-``) a descriptor, and stdout escapes for what it cannot write.
 
     Else the next file that is opened would get the descriptor, and what is printed would go into it. Writing to a

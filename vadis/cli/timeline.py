@@ -16,7 +16,7 @@ from rich.text import Text
 from vadis.cli.terminal import clock, show, tenths
 from vadis.errors import VIDEO_ERROR_CODES, advice, with_options
 from vadis.formats import percent, visible
-from vadis.results import NO_CLEAR_LABEL, Piece, VideoResult, leading
+from vadis.results import NO_CLEAR_LABEL, Piece, VideoResult, leading_milliseconds
 from vadis.video.metadata import FLAGS, VideoFacts
 
 if TYPE_CHECKING:
@@ -55,17 +55,17 @@ def table(results: Iterable[VideoResult], console: "Console", all_stretches: boo
     ``all_stretches`` lists every stretch instead of the MAX_STRETCHES longest.
     """
     cells = max(min(console.width - len(_MARGIN) - 1, 120), _TICK_CELLS)
-    return _drawn((_lines(result, cells, all_stretches) for result in results), console)
+    return _render((_lines(result, cells, all_stretches) for result in results), console)
 
 
 def lines(results: Iterable[VideoResult], console: "Console") -> Iterator[str]:
     """Yield a line for each video: its name, length and first label, and when that holds, from its start to its end."""
     for_label = min(_LABEL_CELLS, max(24, (console.width - 30) // 3))
     for_name = max(console.width - 30 - for_label, 18)
-    return _drawn(([_line(result, for_name, for_label)] for result in results), console)
+    return _render(([_line(result, for_name, for_label)] for result in results), console)
 
 
-def _drawn(videos: Iterable[Iterable[Text]], console: "Console") -> Iterator[str]:
+def _render(videos: Iterable[Iterable[Text]], console: "Console") -> Iterator[str]:
     is_utf = console.encoding.lower().startswith("utf")
     for texts in videos:
         with console.capture() as captured:
@@ -110,7 +110,7 @@ def _lines(result: VideoResult, cells: int, all_stretches: bool) -> Iterator[Tex
     for label in [each for each in result.labels if each.score >= _LEAST_SHOWN or each is result.labels[0]]:
         whole, eighths = divmod(round(label.score * 20 * 8), 8)
         bar = "" if label.label == NO_CLEAR_LABEL else "█" * whole + " ▏▎▍▌▋▊▉"[eighths].strip()
-        yield Text.assemble("  ", *_named(label.label, label.score, marks.get(label.label)), "  ", (bar, "cyan"))
+        yield Text.assemble("  ", *_label_parts(label.label, label.score, marks.get(label.label)), "  ", (bar, "cyan"))
     if not result.labels:
         yield Text("  no label is above the threshold")
     if any((run.start, run.end) != result.span for run in runs):  # else one label holds throughout
@@ -158,7 +158,7 @@ def missing_part(result: VideoResult | VideoFacts) -> str:
 
 def _marks(runs: Sequence[Piece]) -> dict[str, _Mark]:
     """Return letters for the labels that lead, in the order of time; colours for those that lead longest."""
-    milliseconds = leading(runs)
+    milliseconds = leading_milliseconds(runs)
     longest, colours = dict(milliseconds.most_common(len(_COLOURS))), iter(_COLOURS)
     lettered = zip(milliseconds, string.ascii_uppercase, strict=False)  # beyond Z: drawn as "other"
     return {name: _Mark(letter, *(next(colours) if name in longest else _OTHER[1:])) for name, letter in lettered}
@@ -172,7 +172,7 @@ def _stretch_lines(runs: Sequence[Piece], marks: dict[str, _Mark], all_stretches
     widest = max(map(len, spans), default=0)
     for run, span in zip(listed, spans, strict=True):
         mark = marks.get(run.label, None if run.label == NO_CLEAR_LABEL else _OTHER)
-        yield Text.assemble(f"  {span:>{widest}}  ", *_named(run.label, run.score, mark))
+        yield Text.assemble(f"  {span:>{widest}}  ", *_label_parts(run.label, run.score, mark))
     if len(listed) < len(runs):
         more = len(runs) - len(listed)
         yield Text(f"  and {more} shorter; -v shows them all", style="dim")
@@ -206,8 +206,8 @@ def _leaders(runs: Sequence[Piece], scale: tuple[float, float], cells: int) -> I
         yield next((run.label for run in runs if run.start <= middle < run.end), NO_CLEAR_LABEL)
 
 
-def _named(label: str, score: float, mark: _Mark | None) -> tuple[tuple[str, str] | str, str, Text, str]:
-    """Return a label after its letter, which is blank for one that never leads, and before its score."""
+def _label_parts(label: str, score: float, mark: _Mark | None) -> tuple[tuple[str, str] | str, str, Text, str]:
+    """Return the parts of a label's line: its letter (blank if it never leads), a gap, its name and its score."""
     name = Text(visible(label))
     name.truncate(_LABEL_CELLS, overflow="ellipsis", pad=True)
     chip = (f" {mark.letter} ", f"bold {mark.ink} on {mark.colour}") if mark else "   "

@@ -20,7 +20,7 @@ from vadis.cli.flow import fill
 from vadis.cli.outputs import check_folder_name
 from vadis.cli.run import load_for_command
 from vadis.cli.signals import Interrupted
-from vadis.cli.terminal import clock, debug, info, show, warn, warn_of
+from vadis.cli.terminal import clock, debug, info, show, warn, warn_failed
 from vadis.cli.train import TrainOptions
 from vadis.datasets import Dataset, find_dataset
 from vadis.datasets.dataset import without_untrained
@@ -28,12 +28,12 @@ from vadis.device import resolve_device
 from vadis.errors import UsageError
 from vadis.evaluation.paper_plan import IMAGENET_MODEL, PUBLISHED
 from vadis.evaluation.paper_tables import Cell
-from vadis.flow.store import FlowStore, without_flow
+from vadis.flow.store import FlowStore, videos_without_flow
 from vadis.models import MODELS, check_precision
 from vadis.models.card import EXACT
 from vadis.training import log
 from vadis.training import plan as training
-from vadis.training.distributed import Process, is_torchrun, joined, run_unless_stopped
+from vadis.training.distributed import Process, is_torchrun, join_group, run_unless_stopped
 from vadis.training.linear_probe import FeatureStore, compute_features, examples_to_probe, train_last_layer
 from vadis.training.loop import Context, StopRequested
 from vadis.training.plan import Networks, Plan, States
@@ -51,7 +51,7 @@ def run(options: TrainOptions) -> None:
 
     dataset = _find_data(options)
     part = choose_part(dataset)
-    with joined(options.device) as process:
+    with join_group(options.device) as process:
         terminal.settings.quiet |= not process.is_main
         info(dataset.summary())
         plan = _plan(options, dataset, process)
@@ -162,9 +162,9 @@ def _train(plan: Plan, options: TrainOptions, process: Process) -> tuple[Network
         precision = EXACT if plan.mode == "fixed" else plan.recipes[run].precision
         info("\n  ".join([f"{run}: learns from {counts}, on {process.device}, in {precision}", *division.notes]))
         if plan.mode == "full" and process.device.type == "cpu":  # elsewhere a step is soon done
-            context = replace(context, first_pass=partial(_say_pace, run, plan, process))
+            context = replace(context, first_pass=partial(_print_estimate, run, plan, process))
         try:
-            with _watching(run, plan, options, process) as watch:
+            with _watch_run(run, plan, options, process) as watch:
                 states[run], trained = work(run, plan, options.output, replace(context, report=watch))
         except StopRequested as stop:  # perhaps by another process's signal
             raise Interrupted(*stop.args) from None
@@ -173,8 +173,8 @@ def _train(plan: Plan, options: TrainOptions, process: Process) -> tuple[Network
     return networks, states
 
 
-def _say_pace(run: str, plan: Plan, process: Process, clip_seconds: float) -> None:
-    """Say how long a run takes of whose network one pass forward and backward is known, per clip."""
+def _print_estimate(run: str, plan: Plan, process: Process, clip_seconds: float) -> None:
+    """Print how long a run will take, estimated from the seconds of one forward and backward pass per clip."""
     recipe, num_val = plan.recipes[run], len(plan.division(run).val)
     step = recipe.batch_size / process.world_size * clip_seconds
     validations = 1 + (recipe.steps // recipe.validate_every if recipe.validate_every else 0)
@@ -189,8 +189,8 @@ def _say_pace(run: str, plan: Plan, process: Process, clip_seconds: float) -> No
 
 
 @contextmanager
-def _watching(run: str, plan: Plan, options: TrainOptions, process: Process) -> Iterator[Callable[[log.Event], None]]:
-    """Yield what takes a run's events: onto the terminal, into TensorBoard; the curves are drawn now and then.
+def _watch_run(run: str, plan: Plan, options: TrainOptions, process: Process) -> Iterator[Callable[[log.Event], None]]:
+    """Yield a function that sends a run's events to the terminal and TensorBoard, and redraws the curves.
 
     Signals wait in this block: the loop asks for them, and saves a checkpoint first.
     """
@@ -226,7 +226,7 @@ def _fill_flow_store(options: TrainOptions, dataset: Dataset, process: Process) 
     store = FlowStore(root, create=True)
     wanted = [example.path for split in ("train", "val") for example in dataset.splits.get(split, ())]
     wanted = list(dict.fromkeys(wanted))
-    if (missing := without_flow(wanted, store)) and process.world_size > 1:
+    if (missing := videos_without_flow(wanted, store)) and process.world_size > 1:
         message = f"the flow of {len(missing):,} videos is not in {show(root)}, and several processes wait for it"
         raise UsageError(message, hint=f"compute it first: vadis flow --data {show(dataset.root)} -o {show(root)}")
     if missing:
@@ -250,7 +250,7 @@ def _compute_features(plan: Plan, folder: Path, process: Process) -> FeatureStor
                 example, error = next(computed)
             bars.update(bar, advance=1, description=show(example.path))
             if error is not None:
-                warn_of(example.path, error.code, error.in_full)
+                warn_failed(example.path, error.code, error.in_full)
     return store
 
 

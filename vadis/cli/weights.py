@@ -53,7 +53,7 @@ def download(names: Names = None) -> None:
     from vadis.weights.cache import model_path
     from vadis.weights.load import load_model
 
-    for name in [_known(name) for name in names or [DEFAULT_MODEL]]:
+    for name in [_check_published(name) for name in names or [DEFAULT_MODEL]]:
         with download_progress() as progress:
             load_model(name, "cpu", progress=progress)  # which also verifies it
         info(f"{name} is ready")
@@ -125,7 +125,7 @@ def path(
 
     place = cache.cache_folder()
     if name is not None:
-        place = SHIPPED[name].path if name in SHIPPED else cache.model_path(_known(name))
+        place = SHIPPED[name].path if name in SHIPPED else cache.model_path(_check_published(name))
         if not cache.is_file(place):
             info(f"{name} is not there yet; `vadis weights download {name}` fetches it")
     typer.echo(show(place))
@@ -138,7 +138,7 @@ def verify(names: Names = None) -> None:
     from vadis.weights.load import verify_model
 
     here = (name for name in WEIGHTS if cache.is_file(cache.model_path(name)))
-    wanted = [name if name in SHIPPED else _known(name) for name in names or []] or list(here)
+    wanted = [name if name in SHIPPED else _check_published(name) for name in names or []] or list(here)
     if not wanted:
         raise NothingToDoError("there are no models in the cache", hint="`vadis weights download` fetches one")
     for name in wanted:
@@ -176,7 +176,7 @@ def remove(
     """Remove models, and the checkpoints that they were made from, out of the cache."""
     from vadis.weights import cache
 
-    for name in [_known(name) for name in names]:
+    for name in [_check_published(name) for name in names]:
         files = cache.cached_files(name)
         num_bytes = sum(file.stat().st_size for file in files)
         for file in files:
@@ -184,7 +184,8 @@ def remove(
         info(f"{name}: removed {len(files)} files, {num_bytes / 1e6:.1f} MB")
 
 
-def _known(name: str) -> str:
+def _check_published(name: str) -> str:
+    """Return ``name``; raise UsageError if it is a shipped model, or unknown."""
     if name in SHIPPED:
         message = f"{name} comes with vadis: there is nothing to download or remove"
         raise UsageError(message, hint=f"--model {name} takes it")

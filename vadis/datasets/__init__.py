@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from vadis.datasets import folder, published
-from vadis.datasets.dataset import ALLOWED_MISSING, Dataset, Example, Request, note_of
+from vadis.datasets.dataset import ALLOWED_MISSING, Dataset, Example, Request, make_note
 from vadis.datasets.scan import Tree, packed_videos, scan_tree
 from vadis.errors import UsageError
 from vadis.results import printable
@@ -91,7 +91,7 @@ def find_dataset(
         raise UsageError(error.message, f"{error.hint}; it also holds {files}: {how}") from error
     present = {part: {example.label for example in examples} for part, examples in dataset.splits.items()}
     empty = [f"{label} ({part})" for part in present for label in dataset.classes if label not in present[part]]
-    notes = [*dataset.notes, *note_of("no example", empty, "class")]
+    notes = [*dataset.notes, *make_note("no example", empty, "class")]
     if packed:
         notes.append(f"not read: {packed[0]}; if its videos are not here yet, {packed[1]}")
     return replace(dataset, notes=tuple(notes))

@@ -48,7 +48,7 @@ class Example:
         return (0.0, None) if is_trimmed else (start, end)
 
 
-class Listed(NamedTuple):
+class ListRow(NamedTuple):
     """A line of a list: the file as it is written, its class and split, and the key by which the file is found."""
 
     name: str
@@ -100,7 +100,7 @@ def path_below(path: str, root: str) -> str:
     return os.path.relpath(path, root)
 
 
-def some(names: Iterable[str], most: int = 5) -> str:
+def shorten(names: Iterable[str], most: int = 5) -> str:
     """Return the first few of ``names`` as text, and how many more there are."""
     every = list(names)
     more = f" and {len(every) - most:,} more" if len(every) > most else ""
@@ -113,9 +113,9 @@ def counted(things: Collection[object], noun: str) -> str:
     return f"{len(things):,} {noun}{plural}"
 
 
-def note_of(what: str, names: Collection[str], noun: str) -> list[str]:
+def make_note(what: str, names: Collection[str], noun: str) -> list[str]:
     """Return a note such as "missing: 2 files: a, b"; none where there are no names."""
-    return [f"{what}: {counted(names, noun)}: {some(names)}"] if names else []
+    return [f"{what}: {counted(names, noun)}: {shorten(names)}"] if names else []
 
 
 # Lists against files: which file each line means, and what is wrong with the lists, the files or the folders
@@ -126,7 +126,7 @@ def assemble(
     request: Request,
     name: str,  # a key of DATASETS
     classes: tuple[str, ...],  # in the order of a model's outputs
-    lines: Sequence[Listed],  # of all splits; "" for those that the lists know and that no split uses
+    lines: Sequence[ListRow],  # of all splits; "" for those that the lists know and that no split uses
     key: Callable[[str], str],  # a path → what its file is found by
     *,
     files: Iterable[str] | None = None,  # by default the tree's videos
@@ -154,23 +154,23 @@ def assemble(
             missing[line.split].append(line.name)
     splits = {split: tuple(examples) for split, examples in found.items() if examples}
     if not splits:
-        nowhere = f"is under {printable(tree.root)}: {some(line.name for line in kept)}"
+        nowhere = f"is under {printable(tree.root)}: {shorten(line.name for line in kept)}"
         message = f"none of the {len(kept):,} files that {name} lists {nowhere}"
         raise UsageError(message, "name the folder that holds the videos")
-    told = list(notes)
+    all_notes = list(notes)
     for split, names in missing.items():
         if split in splits:
             total = len(names) + len(found[split])
-            told += check_missing(f"{name}'s {split} split", len(names), total, request, names)
+            all_notes += check_missing(f"{name}'s {split} split", len(names), total, request, names)
         elif names:  # on purpose: no reason to stop
-            told.append(f"the {split} split is left out: none of its {counted(names, 'file')} is here")
+            all_notes.append(f"the {split} split is left out: none of its {counted(names, 'file')} is here")
     known = {key for line in lines for key in (line.key, line.whole)}
     of_no_split = [tree.relative(path) for key, each in paths.items() if key not in known for path in each]
-    told += note_of("in no split", of_no_split, "file")
-    told += note_of("more than once, used once", (*repeated, *map(tree.relative, copies)), "file")
+    all_notes += make_note("in no split", of_no_split, "file")
+    all_notes += make_note("more than once, used once", (*repeated, *map(tree.relative, copies)), "file")
     if are_folders_classes:
-        told += _check_folders(classes, tree, splits)
-    return Dataset(name, tree.root, classes, request.split, splits, (*told, *tree.unreadable))
+        all_notes += _check_folders(classes, tree, splits)
+    return Dataset(name, tree.root, classes, request.split, splits, (*all_notes, *tree.unreadable))
 
 
 def _best_first(paths: list[str], label: str) -> list[str]:
@@ -181,9 +181,9 @@ def _best_first(paths: list[str], label: str) -> list[str]:
     return sorted(paths, key=lambda path: (not is_replacement(path), class_key(name_of(folder_of(path))) != own))
 
 
-def _without_repetitions(lines: Iterable[Listed]) -> tuple[list[Listed], list[str]]:
+def _without_repetitions(lines: Iterable[ListRow]) -> tuple[list[ListRow], list[str]]:
     """Return the lines without those that say the same again, and the names of these; refuse contradictions."""
-    first: dict[str, Listed] = {}
+    first: dict[str, ListRow] = {}
     repeated, wrong = list[str](), list[str]()
     for line in sorted(lines, key=lambda line: SPLITS.index(line.split)):
         other = first.setdefault(line.key, line)
@@ -194,7 +194,7 @@ def _without_repetitions(lines: Iterable[Listed]) -> tuple[list[Listed], list[st
         elif other is not line:
             repeated.append(line.name)
     if wrong:
-        message = f"the lists give two labels or two splits to {counted(wrong, 'file')}: {some(wrong)}"
+        message = f"the lists give two labels or two splits to {counted(wrong, 'file')}: {shorten(wrong)}"
         raise UsageError(message, "take out the lines that are wrong; a test on what was learnt proves nothing")
     return list(first.values()), repeated
 
@@ -204,7 +204,7 @@ def check_missing(place: str, number: int, total: int, request: Request, names: 
     if not number:
         return []
     message = f"{number:,} of the {total:,} files of {place} are missing ({number / total:.1%})"
-    message += f": {some(names)}" if names else ""
+    message += f": {shorten(names)}" if names else ""
     if number / total >= request.allow_missing:
         hint = "complete the dataset, or accept results that cannot be compared with others' by raising the share of "
         raise UsageError(message, f"{hint}files that may be missing (now {request.allow_missing:g})")
@@ -222,7 +222,7 @@ def _check_folders(classes: Iterable[str], tree: Tree, splits: Mapping[str, Iter
         if (folders.get(folder_of(example.path)) or example.label) != example.label
     ]
     if wrong:
-        message = f"{counted(wrong, 'file')} with two labels, in the folder of another class: {some(wrong)}"
+        message = f"{counted(wrong, 'file')} with two labels, in the folder of another class: {shorten(wrong)}"
         raise UsageError(message, "move each file to the folder of its class")
     beside = {folder_of(folder) for folder, label in folders.items() if label is not None}
     strange = [folder for folder, label in folders.items() if label is None and folder_of(folder) in beside]
@@ -277,7 +277,7 @@ def hold_out(examples: Sequence[Example], share: Fraction, root: str) -> Divisio
     chosen = _choose(groups, share)
     train, val = (tuple(each for each in examples if (each in chosen) == is_val) for is_val in (False, True))
     without = sorted({each.label for each in train} - {each.label for each in val})
-    notes += note_of("no clip for validation, because all are of one recording", without, "class")
+    notes += make_note("no clip for validation, because all are of one recording", without, "class")
     return Division(train, val, tuple(notes))
 
 
@@ -303,7 +303,7 @@ def without_untrained(dataset: Dataset) -> Dataset:
     lost = [label for label in dataset.classes if label not in trained]
     if lost and len(trained) < 2:
         classes = f"{counted(trained, 'class')} of {len(dataset.classes):,}"
-        message = f"only {classes} has training clips here: {some(trained)}"
+        message = f"only {classes} has training clips here: {shorten(trained)}"
         raise UsageError(message, hint="complete the dataset: two classes are needed, at least")
     kept = {split: tuple(each for each in every if each.label in trained) for split, every in dataset.splits.items()}
     note = f"left out, because no training clip of them is here: {counted(lost, 'class')}: {printable(', '.join(lost))}"

@@ -9,7 +9,17 @@ from fractions import Fraction
 from functools import cache, partial
 
 from vadis.datasets import scan
-from vadis.datasets.dataset import Dataset, Listed, Request, assemble, counted, did_you_mean, hold_out, note_of, some
+from vadis.datasets.dataset import (
+    Dataset,
+    ListRow,
+    Request,
+    assemble,
+    counted,
+    did_you_mean,
+    hold_out,
+    make_note,
+    shorten,
+)
 from vadis.datasets.lists import find_class_list, is_video_name, read_list, unread_lists, video_lists
 from vadis.datasets.scan import Tree, class_key, folder_of, is_no_class, name_of, split_of, stem_of
 from vadis.errors import UsageError
@@ -34,12 +44,12 @@ def read_folder(tree: Tree, request: Request) -> Dataset:
     trained = {example.label for example in splits.get("train", ())}
     tested = {example.label for examples in splits.values() for example in examples}
     if trained and (unknown := sorted(tested - trained)):  # nearly always misspelt, and counted as the model's errors
-        message = f"{counted(unknown, 'class')} of val or test without an example in train: {some(unknown)}"
+        message = f"{counted(unknown, 'class')} of val or test without an example in train: {shorten(unknown)}"
         raise UsageError(message, f"give it examples in train, or none elsewhere{did_you_mean(unknown[0], trained)}")
     first: dict[str, str] = {}
     alike = [(first[key], each) for each in sorted(classes) if first.setdefault(key := class_key(each), each) != each]
-    notes = note_of("not read as lists of videos", unread_lists(tree, forms), "file")
-    notes += note_of("differ only in spelling", [" and ".join(pair) for pair in alike], "class")
+    notes = make_note("not read as lists of videos", unread_lists(tree, forms), "file")
+    notes += make_note("differ only in spelling", [" and ".join(pair) for pair in alike], "class")
     if "train" in splits and "val" not in splits:
         division = hold_out(splits.pop("train"), VALIDATION_SHARE, dataset.root)
         splits = {"train": division.train, "val": division.val, **splits}
@@ -61,18 +71,18 @@ def _refuse_few_classes(classes: Sequence[str], tree: Tree) -> None:
 
 def _from_folders(tree: Tree, request: Request) -> Dataset:
     places = _places(tree)
-    lines = [Listed(path, at[1], at[0], path) for path in tree.videos if (at := places[folder_of(path)])]
+    lines = [ListRow(path, at[1], at[0], path) for path in tree.videos if (at := places[folder_of(path)])]
     classes = tuple(sorted({line.label for line in lines}))
     _refuse_few_classes(classes, tree)
     others = dict.fromkeys(at[1] for at in places.values() if at and at[1] not in classes and not is_no_class(at[1]))
-    notes = note_of("no video", others, "class")
+    notes = make_note("no video", others, "class")
     # Files with the same class and name in two splits are probably the same clips, unless these are little but digits.
     splits: dict[str, set[str]] = {}
     for line in lines:
         if sum(map(str.isalpha, stem_of(line.name))) > 2:
             splits.setdefault(f"{line.label}/{name_of(line.name)}", set()).add(line.split)
     twice = [name for name, of_name in splits.items() if len(of_name) > 1]
-    notes += note_of("in two splits, as of the same clips", twice, "name")
+    notes += make_note("in two splits, as of the same clips", twice, "name")
     return assemble(tree, request, "folder", classes, lines, str, notes=notes, are_folders_classes=False)
 
 
@@ -102,7 +112,7 @@ def _places(tree: Tree) -> dict[str, tuple[str, str] | None]:
         faults += "folders of the same names in several classes"
         hint = "lay them out as train/<class>/a.mp4 or <class>/a.mp4, name the folder that holds the class folders, or "
         hint += "add a metadata.csv with the columns file_name,label"
-        raise UsageError(f"videos of {printable(tree.root)} lie {faults}: {some(odd)}", hint)
+        raise UsageError(f"videos of {printable(tree.root)} lie {faults}: {shorten(odd)}", hint)
     return {folder: place(tree.parts(folder)[depth:]) for folder in (tree.root, *tree.folders)}
 
 
@@ -144,7 +154,7 @@ def _classes_within_classes(folders: Iterable[tuple[str, ...]]) -> list[str]:
 
 
 def _from_lists(forms: Mapping[str, str], tree: Tree, request: Request) -> Dataset:
-    finder, rows = _VideoFinder(tree), list[Listed]()
+    finder, rows = _VideoFinder(tree), list[ListRow]()
     for path, form in forms.items():
         found = finder.find(path, read_list(path, form, tree.root))
         first = found[0]
@@ -167,7 +177,7 @@ def _from_lists(forms: Mapping[str, str], tree: Tree, request: Request) -> Datas
     return assemble(*arguments, files=files, notes=notes, are_folders_classes=are_numbers)
 
 
-def _labels(rows: Sequence[Listed], tree: Tree) -> tuple[tuple[str, ...], list[str], list[str]]:
+def _labels(rows: Sequence[ListRow], tree: Tree) -> tuple[tuple[str, ...], list[str], list[str]]:
     """Return the classes of a dataset in their order, the class of each row, and what there is to say about them."""
     place, names = find_class_list(tree)
     labels, notes = [row.label for row in rows], list[str]()
@@ -185,17 +195,17 @@ def _labels(rows: Sequence[Listed], tree: Tree) -> tuple[tuple[str, ...], list[s
         notes.append(f"what the numbers in the lists mean is from {place}")
     present = set(labels)
     if wrong := sorted(filter(is_no_class, present)):
-        message = f"the lists have {counted(wrong, 'class')} with the name of a split or of a part: {some(wrong)}"
+        message = f"the lists have {counted(wrong, 'class')} with the name of a split or of a part: {shorten(wrong)}"
         raise UsageError(message, "write the label behind the path, or give the class another name")
     order = list(names.values())
     unknown_names = sorted(present.difference(order))
     if len(unknown_names) == len(present):
         order = sorted(present)
     elif unknown_names:
-        message = f"{counted(unknown_names, 'class')} in the lists, and not in {place}: {some(unknown_names)}"
+        message = f"{counted(unknown_names, 'class')} in the lists, and not in {place}: {shorten(unknown_names)}"
         raise UsageError(message, f"add what is missing to it{did_you_mean(unknown_names[0], order)}")
     absent = [name for name in order if name not in present]
-    notes += note_of("of the class list without a video, left out", absent, "class")
+    notes += make_note("of the class list without a video, left out", absent, "class")
     return tuple(name for name in order if name in present), labels, notes
 
 
@@ -217,7 +227,7 @@ class _VideoFinder:
             for end in _ends(stem):
                 self._by_end.setdefault(end, []).append(video)
 
-    def find(self, path: str, rows: Sequence[Listed]) -> list[Listed]:
+    def find(self, path: str, rows: Sequence[ListRow]) -> list[ListRow]:
         """Return the rows of the list at ``path`` with their files; a path that fits several videos is refused."""
         # A path is written with "/" between its parts, however Windows did it, and with nothing that is no part.
         root = os.path.join(os.path.abspath(self._tree.root), "")  # noqa: PTH100, PTH118
@@ -233,7 +243,7 @@ class _VideoFinder:
         found = zip(rows, files, strict=True)
         return [row._replace(file=file or self._elsewhere(path, row.name)) for row, file in found]
 
-    def _video(self, inside: str, row: Listed, name: str, by_name: bool = False) -> str | None:
+    def _video(self, inside: str, row: ListRow, name: str, by_name: bool = False) -> str | None:
         """Return the video whose path ends as ``name`` of a list in ``inside``, with this ending or another."""
         stem = _stem(name)
         ends = (end for end in _ends(stem) if by_name or "/" in end or end == stem)
@@ -243,7 +253,7 @@ class _VideoFinder:
         fitting = fitting or [video for video in videos if _splits_of(folder_of(video)) <= splits]
         fitting = [video for video in fitting if name_of(video) == name_of(name)] or fitting
         if len(fitting) > 1:
-            message = f"{row.place} fits several videos: {some(fitting)}"
+            message = f"{row.place} fits several videos: {shorten(fitting)}"
             raise UsageError(message, "write its path from the dataset's folder on, with its ending")
         return self._videos[fitting[0]] if fitting else None
 

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any
 
 from vadis.datasets import scan
-from vadis.datasets.dataset import Listed, counted, some
+from vadis.datasets.dataset import ListRow, counted, shorten
 from vadis.datasets.scan import SPLIT_NAMES, Tree, folder_of, name_of, split_of, stem_of
 from vadis.errors import UsageError
 from vadis.files import os_errors_as
@@ -209,7 +209,7 @@ def _form_of(path: str) -> str | None:
     return name
 
 
-def read_list(path: str, form: str, root: str) -> list[Listed]:
+def read_list(path: str, form: str, root: str) -> list[ListRow]:
     """Return all rows of a list in a dataset at ``root``; each has a path, one label, and one of the three splits.
 
     The splits are as the rows say, else as the names of the list, its folder, or the folders in paths say.
@@ -230,7 +230,7 @@ def read_list(path: str, form: str, root: str) -> list[Listed]:
     return [row._replace(split=split or "train") for row, split in zip(rows, splits, strict=True)]
 
 
-def _row(place: str, cells: dict[str, str]) -> Listed:
+def _row(place: str, cells: dict[str, str]) -> ListRow:
     """Return the row of one line; its split is "" where the line does not say it."""
     path, label, written = (
         next((cells[name] for name in names if name in cells), "")
@@ -240,9 +240,11 @@ def _row(place: str, cells: dict[str, str]) -> Listed:
     split = SPLIT_NAMES.get((written or "".join(lesser[:1])).lower(), "")
     labels, fault = [name for name in LABEL_COLUMNS if name in cells], ""
     if others := _OTHER_COLUMNS.intersection(cells):
-        fault = f"is of a part of a video, or what a model said ({counted(others, 'column')}: {some(sorted(others))})"
+        fault = (
+            f"is of a part of a video, or what a model said ({counted(others, 'column')}: {shorten(sorted(others))})"
+        )
     elif len(labels) > 1 and labels[0] in LABEL_COLUMNS[LABEL_COLUMNS.index("class") :]:
-        fault = f"has the columns {some(labels)}: any may be the label"
+        fault = f"has the columns {shorten(labels)}: any may be the label"
     elif _NUMBERS.fullmatch(label):
         fault = f"has more than one number behind the path: {printable(label)}"
     elif not path or not label or (written and not split):
@@ -250,7 +252,7 @@ def _row(place: str, cells: dict[str, str]) -> Listed:
     if fault:
         hint = "write path, label and split of each whole video, such as clips/a.mp4,wave,train; move other tables away"
         raise UsageError(f"{place} {fault}", hint)
-    return Listed(path, label, split, place=place)
+    return ListRow(path, label, split, place=place)
 
 
 def is_video_name(path: str) -> bool:
@@ -286,7 +288,7 @@ def find_class_list(tree: Tree) -> tuple[str, dict[int, str]]:
         if not pairs or len(names) != len(pairs):  # many things of one number: rather a list of labels
             continue
         if twice := [name for name, number in Counter(names.values()).items() if number > 1]:
-            message = f"the list of classes {printable(path)} names {counted(twice, 'class')} twice: {some(twice)}"
+            message = f"the list of classes {printable(path)} names {counted(twice, 'class')} twice: {shorten(twice)}"
             raise UsageError(message, "write each class once")
         if known and names != known:
             message = f"two lists of classes contradict each other: {place} and {printable(path)}"

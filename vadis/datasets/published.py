@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 
 from vadis.datasets import lists, scan
-from vadis.datasets.dataset import Dataset, Listed, Request, assemble, check_missing
+from vadis.datasets.dataset import Dataset, ListRow, Request, assemble, check_missing
 from vadis.datasets.lists import Rows, read_lines
 from vadis.datasets.scan import SPLIT_NAMES, Tree, class_key, name_of, stem_of
 from vadis.errors import UsageError
@@ -55,10 +55,10 @@ def read_ucf101(tree: Tree, request: Request) -> Dataset:
     return assemble(tree, request, "ucf101", classes, lines, _stem_key, notes=notes)
 
 
-def _ucf101_lists(paths: dict[str, list[str]], tree: Tree) -> tuple[list[Listed], tuple[str, ...]]:
+def _ucf101_lists(paths: dict[str, list[str]], tree: Tree) -> tuple[list[ListRow], tuple[str, ...]]:
     """Return the lines of both lists, and the classes of ``classInd.txt`` in its order, if it is there."""
     numbers: dict[str, str] = {}
-    lines = list[Listed]()
+    lines = list[ListRow]()
     for path in tree.lists_named("classind.txt")[:1]:
         for place, line in read_lines(path):
             number, _, label = line.partition(" ")
@@ -73,22 +73,22 @@ def _ucf101_lists(paths: dict[str, list[str]], tree: Tree) -> tuple[list[Listed]
             if not label or (numbers and not is_known):
                 message = f"{place} is not a file in the folder of its class as in classInd.txt: {printable(line)}"
                 raise UsageError(message, _UCF101_HINT)
-            lines.append(Listed(name, label, split, file.rpartition(".")[0].casefold()))
+            lines.append(ListRow(name, label, split, file.rpartition(".")[0].casefold()))
     return lines, tuple(numbers.values())
 
 
-def _ucf101_names(tree: Tree, request: Request) -> list[Listed]:
+def _ucf101_names(tree: Tree, request: Request) -> list[ListRow]:
     matches = {path: match for path in tree.videos if (match := _UCF101_NAME.fullmatch(stem_of(path)))}
     if not matches:
         message = f"no file under {printable(tree.root)} is named v_<Class>_g<group>_c<clip>, as in UCF-101"
         raise UsageError(message, f"add {UCF101_SOURCE}; or read class folders of your own as the dataset 'folder'")
     spellings: dict[str, str] = {}  # by the key of each class
-    lines: dict[str, Listed] = {}
+    lines: dict[str, ListRow] = {}
     for path, match in matches.items():
         label = match["label"]
         label = spellings.setdefault(class_key(label), _SPELLINGS.get(label, label))
         split = "test" if int(match["group"]) in _TEST_GROUPS[request.split] else "train"
-        lines[_stem_key(path)] = Listed(match[0], label, split, _stem_key(path))
+        lines[_stem_key(path)] = ListRow(match[0], label, split, _stem_key(path))
     return list(lines.values())
 
 
@@ -121,7 +121,7 @@ def read_hmdb51(tree: Tree, request: Request) -> Dataset:
         message = f"no <class>_test_split{request.split}.txt of HMDB-51 under {printable(tree.root)}"
         hint = f"unpack {HMDB51_SOURCE} in it, or name the folder of the lists; to divide the class folders without "
         raise UsageError(message, hint + "regard to them, read it as the dataset 'folder'")
-    lines: list[Listed] = []
+    lines: list[ListRow] = []
     for label, path in sorted(paths.items()):
         for place, line in read_lines(path):
             name, *flags = line.rsplit(maxsplit=1)
@@ -129,7 +129,7 @@ def read_hmdb51(tree: Tree, request: Request) -> Dataset:
             if split is None:
                 message = f"{place} is not a file and 0, 1 or 2: {printable(line)}"
                 raise UsageError(message, f"take it from {HMDB51_SOURCE}")
-            lines.append(Listed(f"{label}/{name}", label, split, name.rpartition(".")[0].casefold()))
+            lines.append(ListRow(f"{label}/{name}", label, split, name.rpartition(".")[0].casefold()))
     part = f"{len(paths)} of the {HMDB51_CLASSES} classes of HMDB-51 have a list"
     notes = [part] if len(paths) != HMDB51_CLASSES else []
     return assemble(tree, request, "hmdb51", tuple(sorted(paths)), lines, _stem_key, notes=notes)
@@ -211,7 +211,7 @@ CLIP_LISTS: dict[str, Callable[[str], Rows]] = {
 """The forms of lists that are read, by name, in the order in which they are tried."""
 
 
-def _clip(path: str, place: str, cells: dict[str, str]) -> Listed:
+def _clip(path: str, place: str, cells: dict[str, str]) -> ListRow:
     """Return one line of a list; it is of no split without a label, as in the lists of a held-out test set."""
     written = cells.get("split", "")
     split = SPLIT_NAMES.get(written.lower()) if written else _split_in(path)
@@ -225,7 +225,7 @@ def _clip(path: str, place: str, cells: dict[str, str]) -> Listed:
         raise UsageError(f"{place} is not a clip: it needs an id, and a start before its end", _KINETICS_HINT)
     label, video = cells.get("label", ""), cells["youtube_id"]
     key = f"{video}_{int(start):06d}_{int(end):06d}"
-    return Listed(f"{label}/{key}.mp4", label, split if label else "", key, place, None, video, start, end)
+    return ListRow(f"{label}/{key}.mp4", label, split if label else "", key, place, None, video, start, end)
 
 
 def _split_in(path: str) -> str | None:

@@ -143,7 +143,7 @@ def check_length(count: int, least: int = MIN_FRAMES) -> None:
         raise VideoError("too_short", f"the video has {count} frames, and {least} are needed", hint)
 
 
-def row_of(clip: Clip, model: Model) -> Row:
+def embed_clip(clip: Clip, model: Model) -> Row:
     """Return the logits of a clip, averaged over time and added over the streams; raise VideoError if not finite."""
 
     @torch.inference_mode()
@@ -287,7 +287,7 @@ class Embedding:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # a core for each video, and the last digits do not depend on how many there are
         try:
-            row = row_of(clip, self.model)
+            row = embed_clip(clip, self.model)
         finally:
             torch.set_num_threads(threads)
         return EmbeddedVideo(

@@ -29,8 +29,8 @@ from vadis.evaluation.embedding import (
     Embedding,
     check_length,
     check_model,
+    embed_clip,
     network_frames,
-    row_of,
 )
 from vadis.files import write_atomic
 from vadis.models import Model
@@ -39,7 +39,7 @@ from vadis.preprocessing import CROP
 from vadis.results import printable
 from vadis.video.sources import Source
 from vadis.weights.catalog import STAND_IN
-from vadis.weights.load import given_or_loaded, published_name
+from vadis.weights.load import ensure_model, published_name
 
 Rows = NDArray[Any]  # (N, D), a video each; perhaps mapped from the disk
 
@@ -128,7 +128,7 @@ def frechet_distance(
     to 224×224; float ones are what the network takes, 224×224 in [-1, 1]. ``model`` is an I3D with an RGB network.
     Raise UsageError for other shapes or types, numbers that are not finite, or fewer than two videos.
     """
-    model = given_or_loaded(model)
+    model = ensure_model(model)
     sides = [side if isinstance(side, FrechetStatistics) else embed(side, model) for side in (real, generated)]
     return sides[0].distance(sides[1])
 
@@ -150,7 +150,7 @@ def embed(videos: Iterable[NDArray[Any]], model: Model) -> FrechetStatistics:
         try:
             frames = network_frames(_array_of(video))
             check_length(len(frames))
-            statistics.add(row_of({"rgb": frames}, model)[None])
+            statistics.add(embed_clip({"rgb": frames}, model)[None])
         except VideoError as error:
             raise UsageError(error.message, error.own_hint or "give uint8 frames (T, H, W, 3)") from error
     return statistics
@@ -181,7 +181,7 @@ def _reduced(sides: Sequence[Side]) -> Sequence[Side]:
     return [each @ basis for each in rows]
 
 
-def spread(sides: Sequence[Side], distance: Distance, repeats: int, seed: int = 0) -> float:
+def bootstrap_deviation(sides: Sequence[Side], distance: Distance, repeats: int, seed: int = 0) -> float:
     """Return the standard deviation of the distance over bootstrap samples: both sets drawn anew from themselves.
 
     It is for an interval around the distance of the sets: a sample has videos twice, and so a larger distance.
@@ -191,11 +191,11 @@ def spread(sides: Sequence[Side], distance: Distance, repeats: int, seed: int = 
     return float(np.std([distance(*each) for each in samples], ddof=1))
 
 
-def unbiased(sides: Sequence[Side], distance: Distance, seed: int = 0) -> float:
+def extrapolate_distance(sides: Sequence[Side], distance: Distance, seed: int = 0) -> float:
     """Return the distance extrapolated to infinitely many videos (Chong and Forsyth, arXiv:1911.07023).
 
     The bias of a distance falls as 1 / n: it is computed of random parts of the sets, and continued in a straight line.
-    Of a side of statistics there are no parts, so what it adds to the bias stays.
+    A side given as statistics cannot be subsampled, so its contribution to the bias remains.
     """
     rng, sides, found = np.random.default_rng(seed), _reduced(sides), list[float]()
     for factor in _SIZES:
@@ -206,7 +206,7 @@ def unbiased(sides: Sequence[Side], distance: Distance, seed: int = 0) -> float:
 
 
 def _parts(sides: Sequence[Side], choose: Callable[[int], NDArray[np.int64]]) -> Iterator[FrechetStatistics]:
-    """Yield the statistics of the rows that ``choose`` names of so many; of statistics themselves."""
+    """Yield each side's statistics: of the rows that ``choose(count)`` selects, or as given if it is statistics."""
     for side in sides:
         yield side if isinstance(side, FrechetStatistics) else statistics_of(side, choose(len(side)))
 
@@ -318,10 +318,10 @@ def compare(
     result: dict[str, Any] = {"fvd": distance(*map(statistics_of, sides))}
     is_drawn = bootstrap > 1 and not all(each.is_saved for each in sets)
     if is_drawn:
-        half = INTERVAL * spread(sides, distance, bootstrap, embedding.seed)
+        half = INTERVAL * bootstrap_deviation(sides, distance, bootstrap, embedding.seed)
         result["interval_95"] = [max(0.0, result["fvd"] - half), result["fvd"] + half]
     if extrapolate:
-        result["fvd_unbiased"] = unbiased(sides, distance, embedding.seed)
+        result["fvd_unbiased"] = extrapolate_distance(sides, distance, embedding.seed)
     if kernel:
         result["kvd"] = kernel_distance(*(side for side in sides if not isinstance(side, FrechetStatistics)))
     if per_class:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from vadis.batch import HEADER_KEY, TRANSIENT_ERRORS, Journal, open_journal, results_files, results_in
 from vadis.datasets import Dataset, Example
-from vadis.datasets.dataset import counted, map_examples, path_below, some
+from vadis.datasets.dataset import counted, map_examples, path_below, shorten
 from vadis.errors import UsageError, VideoError
 from vadis.evaluation.paper_tables import ALL_SPLITS, Cell
 from vadis.files import os_errors_as, write_file
@@ -165,7 +165,7 @@ def check_classes(examples: Iterable[Example], model: Model) -> None:
     known = model.card.labels
     if unknown := sorted({example.label for example in examples} - set(known)):
         raise UsageError(
-            f"the model {model.card.name} does not know {len(unknown)} classes of the dataset: {some(unknown)}",
+            f"the model {model.card.name} does not know {len(unknown)} classes of the dataset: {shorten(unknown)}",
             hint=f"it has {len(known)} classes, such as {', '.join(known[:3])}; fine-tune it to these",
         )
 
@@ -390,14 +390,14 @@ def read_records(paths: Sequence[Path], dataset: Dataset, part: str) -> Evaluati
     whole = [record for _, record in labelled if "no_flow" not in record.flags]  # else a frame, judged by RGB alone
     makers = dict.fromkeys((record.model or "", record.model_sha256, record.streams) for record in whole)
     if len(makers) > 1:
-        named = some(f"{model} ({' and '.join(streams)}, {str(sha256)[:12]})" for model, sha256, streams in makers)
+        named = shorten(f"{model} ({' and '.join(streams)}, {str(sha256)[:12]})" for model, sha256, streams in makers)
         message = f"the records were made by different models or streams: {named}"
         raise UsageError(message, hint="give the records of one model only")
     model, _, streams = next(iter(makers), ("", None, ("rgb",)))
     names = {label.label for _, record in labelled for label in record.clip_score}
     if labelled and names.isdisjoint(dataset.classes):
-        message = f"none of the records' labels is a class of {dataset.name}: {some(names)}"
-        raise UsageError(message, hint=f"its classes are such as {some(dataset.classes[:3])}")
+        message = f"none of the records' labels is a class of {dataset.name}: {shorten(names)}"
+        raise UsageError(message, hint=f"its classes are such as {shorten(dataset.classes[:3])}")
     classes = (*dataset.classes, *sorted(names - set(dataset.classes)))
     column = streams[0] if len(streams) == 1 else BOTH
     settings = {"dataset": dataset.name, "split": dataset.split, "part": part, "model": model, "classes": classes}
@@ -430,7 +430,7 @@ def _prediction(example: Example, record: VideoResult, classes: Sequence[str], c
 
 def _refuse(paths: Sequence[str], message: str, hint: str) -> None:
     if paths:
-        raise UsageError(f"{counted(paths, 'video')} of the split {message}: {some(paths)}", hint)
+        raise UsageError(f"{counted(paths, 'video')} of the split {message}: {shorten(paths)}", hint)
 
 
 def summarize_splits(runs: Sequence[Evaluation]) -> dict[str, Any]:

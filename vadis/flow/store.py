@@ -166,14 +166,14 @@ def with_flow(
 
 
 def quantize(flow: NDArray[np.float32]) -> Levels:
-    """Float32 (T, 2, H, W) in pixels per frame → levels, uint8 (T, 2 H, W)."""
+    """Convert float32 flow (T, 2, H, W), in pixels per frame, to levels, uint8 (T, 2 H, W)."""
     length, _, height, width = flow.shape
     rounded = np.rint(np.clip(flow, -FLOW_BOUND, FLOW_BOUND) * np.float32(STEPS / FLOW_BOUND)) + np.float32(ZERO)
     return np.reshape(rounded.astype(np.uint8), (length, 2 * height, width))
 
 
 def dequantize(levels: Levels) -> NDArray[np.float32]:
-    """Levels of any shape → float32 in pixels per frame."""
+    """Convert levels of any shape to float32 flow in pixels per frame."""
     return _PIXELS[levels]
 
 
@@ -290,7 +290,7 @@ def _fingerprint(path: str) -> str:
     return digest.hexdigest()[:32]
 
 
-Done = tuple[int, VideoFacts | None]  # frames that are written; at the end of a video that is partial, its facts
+Written = tuple[int, VideoFacts | None]  # number of frames written; after a partial video's last one, its facts
 
 
 class FlowEstimate(NamedTuple):
@@ -310,7 +310,7 @@ class FlowEstimate(NamedTuple):
             raise VadisError(message, hint="free some space, or choose a folder on another disk")
 
 
-def without_flow(videos: Iterable[str], store: FlowStore) -> list[str]:
+def videos_without_flow(videos: Iterable[str], store: FlowStore) -> list[str]:
     """Return those of ``videos`` that are not in the store yet, with those that cannot be read."""
     return [video for video in videos if not store.has(video)]
 
@@ -368,7 +368,7 @@ def compute_flow(
     at_once = READ_AHEAD if device.type == "cpu" else max(READ_AHEAD, cpu_count())
     with Decoders() as decoders:
 
-        def begin(video: str) -> Prefetcher[Done]:
+        def begin(video: str) -> Prefetcher[Written]:
             opened = decoders.open(video)
             return Prefetcher(partial(_fill, video, opened, store, device), sys.maxsize, opened.cancel)
 
@@ -382,8 +382,8 @@ def compute_flow(
 
 
 def _fill(
-    video: str, opened: ChildVideo, store: FlowStore, device: "torch.device", ahead: Prefetcher[Done]
-) -> Generator[Done, None, None]:
+    video: str, opened: ChildVideo, store: FlowStore, device: "torch.device", ahead: Prefetcher[Written]
+) -> Generator[Written, None, None]:
     if store.has(video):
         return
     path, num_frames = store.path(video), 0

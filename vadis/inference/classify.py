@@ -26,7 +26,7 @@ from vadis.results import Part, VideoResult, is_like, part_of
 from vadis.video.isolated.pool import Decoders
 from vadis.video.metadata import AnyPath, VideoFacts
 from vadis.video.sources import Stamp
-from vadis.weights.load import given_or_loaded
+from vadis.weights.load import ensure_model
 
 INFERENCE_FLAGS = {
     "rotated": "the frames were turned upright, as the file's metadata asks",
@@ -69,7 +69,7 @@ def classify(
     Raise VideoError if the file cannot be labelled (``code`` says why), UsageError for a segment, window, stride,
     top_k or part that cannot be, DeviceError if memory does not suffice.
     """
-    part, model = part_of(start, end), given_or_loaded(model)
+    part, model = part_of(start, end), ensure_model(model)
     options = ClassifyOptions.of(model, segment, window, stride, top_k=top_k, flip=flip, progress=progress, part=part)
     with Decoders() as decoders:
         begin = partial(LocalVideo, model=options.model, decoders=decoders, part=part)
@@ -100,7 +100,7 @@ def classify_many(
     and no more paths are consumed ahead. None and 0: two per core, as far as memory allows; for a GPU one per core, 16
     at most.
     """
-    part, model = part_of(start, end), given_or_loaded(model)
+    part, model = part_of(start, end), ensure_model(model)
     options = ClassifyOptions.of(model, segment, window, stride, top_k=top_k, flip=flip, progress=progress, part=part)
     yield from label_videos(paths, options, jobs=jobs)
 

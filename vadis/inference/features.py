@@ -29,7 +29,7 @@ from vadis.results import Part, VideoResult, part_of
 from vadis.video.isolated.pool import Decoders
 from vadis.video.metadata import AnyPath
 from vadis.video.timegrid import GRID_FPS
-from vadis.weights.load import given_or_loaded
+from vadis.weights.load import ensure_model
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def extract_features(
     ``classify``; with ``window`` there is one step for each window, at its centre.
     """
     look = Look(layer, Sliding(window=window, stride=stride), flip, Sampling(fps, resize, crops), part_of(start, end))
-    ((_, outcome),) = features_of_videos([os.fspath(path)], given_or_loaded(model), look, jobs=1, progress=progress)
+    ((_, outcome),) = features_of_videos([os.fspath(path)], ensure_model(model), look, jobs=1, progress=progress)
     if isinstance(outcome, VideoError):
         raise outcome
     return outcome.arrays, outcome.seconds

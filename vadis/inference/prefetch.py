@@ -34,7 +34,7 @@ from vadis.video.isolated.process import DecoderKilled
 from vadis.video.metadata import SHORT_SIDE, VideoFacts
 from vadis.video.readahead import CHUNK_FRAMES, Prefetcher, chunks, prefetch
 from vadis.video.sources import Stamp
-from vadis.video.timegrid import GRID_FPS, at_rate, grid_length, promised_of
+from vadis.video.timegrid import GRID_FPS, frames_in_part, grid_length, resample_frames
 
 RETRY_SECONDS = (0.1, 0.5, 2.0)  # before a video is tried again whose disk failed: network disks come back
 
@@ -157,7 +157,7 @@ class LocalVideo:
             promised = facts.frames_declared
         elif fps != GRID_FPS and facts.duration_seconds is not None:
             promised = grid_length(Fraction(facts.duration_seconds), fps)
-        promised = promised_of(self._part, self._opened.first_seconds, fps or facts.source_fps, promised)
+        promised = frames_in_part(self._part, self._opened.first_seconds, fps or facts.source_fps, promised)
         if promised is None or promised <= start:
             return None
         return promised - start if most is None else min(promised - start, most)
@@ -192,7 +192,7 @@ class LocalVideo:
         start, end = (part or Part()).exact
         timed: Iterable[tuple[Frames, Fraction, Fraction]]
         if isinstance(opened, SourceVideo):
-            timed = at_rate(opened.source_frames(), self._sampling.fps)
+            timed = resample_frames(opened.source_frames(), self._sampling.fps)
         else:
             numbered = enumerate(opened, opened.start_frame)
             timed = ((frame.pixels, Fraction(i, GRID_FPS), Fraction(i + 1, GRID_FPS)) for i, frame in numbered)

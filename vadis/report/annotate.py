@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from vadis.errors import VideoError
 from vadis.formats import percent
 from vadis.report.plots import FONT, drawable, shortened
-from vadis.results import NO_CLEAR_LABEL, Part, VideoResult, leading
-from vadis.video.cutting import encoded
+from vadis.results import NO_CLEAR_LABEL, Part, VideoResult, leading_milliseconds
+from vadis.video.cutting import open_clip
 from vadis.video.encoder import video_file
 from vadis.video.isolated.pool import Decoders
 from vadis.video.metadata import VideoFacts
-from vadis.video.timegrid import GRID_FPS, promised_of
+from vadis.video.timegrid import GRID_FPS, frames_in_part
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +51,7 @@ class Overlay:
         self._font = ImageFont.truetype(findfont(FONT), self._letter)
         self._pieces = result.timeline
         self._end, (self._begin, self._seconds) = result.span[1], result.scale
-        longest = leading(result.timeline).most_common()
+        longest = leading_milliseconds(result.timeline).most_common()
         self._colours = {label: colour for (label, _), colour in zip(longest, COLOURS, strict=False)}
         self._strip = self._make_strip()
         self._panel = lru_cache(maxsize=1)(self._make_panel)  # of the piece drawn last
@@ -123,9 +123,9 @@ def annotate(
     """
     part, number = result.part, 0
     start, _ = (part or Part()).exact
-    with Decoders() as decoders, encoded(decoders, video, part, path, sound=with_sound) as (source, pictures, write):
+    with Decoders() as decoders, open_clip(decoders, video, part, path, sound=with_sound) as (source, pictures, write):
         overlay, facts = Overlay(result, source.size), source.facts
-        promised = promised_of(part, source.first_seconds, facts.source_fps, facts.frames_declared)
+        promised = frames_in_part(part, source.first_seconds, facts.source_fps, facts.frames_declared)
         for number, (pixels, seconds, *times) in enumerate(pictures, 1):
             write(overlay.draw(pixels, start + seconds), seconds, *times)
             progress(number, promised)
@@ -141,7 +141,7 @@ WHEEL = np.array(  # red, yellow, green, cyan, blue, magenta, and one step befor
 WHEEL_PIXELS = 49  # side of the one in the corner
 
 
-def in_colours(flow: NDArray[np.float32], full_pixels: float = FULL_PIXELS) -> Pixels:
+def flow_to_rgb(flow: NDArray[np.float32], full_pixels: float = FULL_PIXELS) -> Pixels:
     """Return flow (2, H, W) in pixels per frame, dx and dy (down), as uint8 RGB (H, W, 3)."""
     dx, dy = flow.astype(np.float64)
     strength = np.hypot(dx, dy)[..., None] / full_pixels  # (H, W, 1)
@@ -154,7 +154,7 @@ def in_colours(flow: NDArray[np.float32], full_pixels: float = FULL_PIXELS) -> P
 def legend() -> tuple[Pixels, NDArray[np.bool_]]:
     """Return the wheel itself, uint8 (WHEEL_PIXELS, WHEEL_PIXELS, 3), and where it is in this square."""
     y, x = np.mgrid[-1 : 1 : WHEEL_PIXELS * 1j, -1 : 1 : WHEEL_PIXELS * 1j]
-    return in_colours(np.stack([x, y]).astype(np.float32), 1.0), np.hypot(x, y) <= 1
+    return flow_to_rgb(np.stack([x, y]).astype(np.float32), 1.0), np.hypot(x, y) <= 1
 
 
 def write_flow_video(
@@ -170,7 +170,7 @@ def write_flow_video(
 
     done, (wheel, is_wheel) = 0, legend()
     with Decoders() as decoders, decoders.open(video, part=part) as opened:
-        promised = promised_of(part, opened.first_seconds, GRID_FPS, opened.expected_num_frames)
+        promised = frames_in_part(part, opened.first_seconds, GRID_FPS, opened.expected_num_frames)
         width, height = opened.size
         with video_file(path, (2 * width, height), Fraction(GRID_FPS), colours=BT709) as write:
             pairs = with_flow(chunks((frame.pixels for frame in opened), 8), device)
@@ -178,7 +178,7 @@ def write_flow_video(
                 if flows is None:
                     raise VideoError("too_short", "it has one frame only, and flow takes two")
                 for frame, flow in zip(frames, flows, strict=True):
-                    coloured = in_colours(flow)
+                    coloured = flow_to_rgb(flow)
                     corner = coloured[-WHEEL_PIXELS - 4 : -4, -WHEEL_PIXELS - 4 : -4]
                     corner[is_wheel] = wheel[is_wheel]
                     write(np.concatenate([frame, coloured], axis=1), Fraction(done, GRID_FPS), Fraction(1, GRID_FPS))

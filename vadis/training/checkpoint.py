@@ -117,7 +117,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
 
 
-def made_with(recipe: Recipe, labels: Sequence[str], data_sha256: str, process: Process) -> dict[str, Any]:
+def run_conditions(recipe: Recipe, labels: Sequence[str], data_sha256: str, process: Process) -> dict[str, Any]:
     """Return all that must be the same for a run to go on exactly, as plain JSON values."""
     return {
         **recipe.to_json(),
@@ -134,7 +134,7 @@ def made_with(recipe: Recipe, labels: Sequence[str], data_sha256: str, process: 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return what has changed, a clause each; more steps are no change, unless the rate falls to zero over all of them.
 
-    What an earlier vadis did not know was off.
+    An option missing in ``before``, written by an earlier vadis, counts as its default.
     """
     before = {**{each.name: each.default for each in fields(Recipe) if each.default is not MISSING}, **before}
     return [

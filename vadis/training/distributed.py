@@ -132,8 +132,8 @@ def _has_store() -> bool:
 
 
 @contextmanager
-def joined(device: str = "auto") -> Iterator[Process]:
-    """Give this process as a member of the group that torchrun started, or alone; VadisError where others do not come.
+def join_group(device: str = "auto") -> Iterator[Process]:
+    """Join the group that torchrun started, if any, and give this process; raise VadisError if others do not join.
 
     ``device`` is as for ``resolve_device``; under torchrun ``auto`` and ``cuda`` mean one GPU per process. After an
     error the way out is ``exit_now``: to dissolve the group would wait for the others, who may wait for this process.

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vadis.datasets import Example
-from vadis.datasets.dataset import counted, map_examples, path_below, some
+from vadis.datasets.dataset import counted, map_examples, path_below, shorten
 from vadis.errors import VadisError, VideoError
 from vadis.files import locked, os_errors_as
 from vadis.inference.classify import record_fields
@@ -177,7 +177,7 @@ def train_last_layer(
     features = {example: arrays[name] for example in examples if (arrays := store.features(example))}
     train, val = ([example for example in part if example in features] for part in (division.train, division.val))
     if lost := sorted({each.label for each in division.train} - {each.label for each in train}):
-        message = f"no training video can be read of {counted(lost, 'class')}: {some(lost)}"
+        message = f"no training video can be read of {counted(lost, 'class')}: {shorten(lost)}"
         raise VadisError(message, hint="repair their videos, or take the classes out")
     scale = float(np.sqrt(np.mean([np.square(features[example]) for example in train])))
     network = new_networks(plan, name)[name]

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vadis.datasets import Example
-from vadis.datasets.dataset import some
+from vadis.datasets.dataset import shorten
 from vadis.errors import VIDEO_ERROR_CODES, UsageError, VadisError, VideoError
 from vadis.flow.store import ZERO, FlowStore, dequantize
 from vadis.preprocessing import CROP, STREAMS, downsample, flow_input
@@ -357,6 +357,6 @@ class VideoClips:
 def refuse_many_broken(broken: Sequence[tuple[str, str]], num_videos: int, last: VideoError) -> None:
     """Raise VadisError where more videos are ``broken``, (path, code) each, than may be."""
     if len(broken) > max(1, MAX_BROKEN * num_videos):
-        videos = some((f"{path} ({code})" for path, code in broken), 20)
+        videos = shorten((f"{path} ({code})" for path, code in broken), 20)
         message = f"{len(broken):,} of {num_videos:,} videos cannot be read: {videos}"
         raise VadisError(message, hint=last.own_hint or "repair or remove them; up to 1 % may be broken")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from vadis.datasets.dataset import some
+from vadis.datasets.dataset import shorten
 from vadis.device import NoMemoryError, release, runs_out_of_memory
 from vadis.errors import UsageError, VadisError
 from vadis.files import locked, os_errors_as
@@ -101,7 +101,7 @@ class Trainer:
         if self._min_micro_batch(self.recipe.micro_batch) < self.min_batch_size:
             message = f"this architecture learns from {self.min_batch_size} clips at once, at least"
             raise UsageError(message, hint="choose a batch_size that is a multiple of micro_batch")
-        self.made_with = checkpoint.made_with(self.recipe, tuple(self.labels), self.data_sha256, self.process)
+        self.made_with = checkpoint.run_conditions(self.recipe, tuple(self.labels), self.data_sha256, self.process)
         self.network.to(self.process.device)
         self.state = checkpoint.State(self.network, self.recipe, min(self.recipe.micro_batch, self.clips_per_process))
         self.averages = checkpoint.RunningAverages(self.network, self.state.frozen)
@@ -293,7 +293,7 @@ class Trainer:
         """End the run before the update, on all processes, naming the clips of all."""
         names, step = [name for part in self.process.gather(suspects) for name in part], self.progress.step + 1
         hint = "look at these clips, or lower the learning rate; the last checkpoint is from before"
-        raise VadisError(f"the {what} of step {step} is not finite, with the clips {some(names)}", hint)
+        raise VadisError(f"the {what} of step {step} is not finite, with the clips {shorten(names)}", hint)
 
     def _emit_step(self, results: list[MicroBatchResult], rate: float, norm: float, seconds: float) -> None:
         _, losses, correct = zip(*results, strict=True)

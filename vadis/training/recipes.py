@@ -93,10 +93,10 @@ _RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
 
 
 def _fault(recipe: Recipe) -> str | None:
-    for wanted, (names, is_allowed) in _RANGES.items():
+    for condition, (names, is_allowed) in _RANGES.items():
         for name in names.split():
             if not is_allowed(getattr(recipe, name)):
-                return f"{name} must be {wanted}, not {getattr(recipe, name)}"
+                return f"{name} must be {condition}, not {getattr(recipe, name)}"
     for name, choices in _CHOICES.items():
         if (chosen := getattr(recipe, name)) not in choices:
             return f"{name} must be one of {', '.join(choices)}, not {chosen!r}"
@@ -273,7 +273,7 @@ def override(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
     return replace(recipe, **{name: _parse(name, types[name], value) for name, value in values.items()})
 
 
-_WANTED: dict[object, str] = {str: "a word", int: "a whole number", float: "a number", bool: "true or false"}
+_TYPE_NAMES: dict[object, str] = {str: "a word", int: "a whole number", float: "a number", bool: "true or false"}
 
 
 def _parse(name: str, kind: Any, value: object) -> Any:
@@ -285,9 +285,9 @@ def _parse(name: str, kind: Any, value: object) -> Any:
             return parsed
         if kind in (int, float) and type(parsed) in (int, float) and kind(parsed) == parsed:
             return kind(parsed)
-        if kind not in _WANTED:
+        if kind not in _TYPE_NAMES:
             return tuple((int(step), float(rate)) for step, rate in parsed)
-    raise UsageError(f"{name} cannot be {value!r}", f"it is {_WANTED.get(kind, 'a list such as [[97000, 0.01]]')}")
+    raise UsageError(f"{name} cannot be {value!r}", f"it is {_TYPE_NAMES.get(kind, 'a list such as [[97000, 0.01]]')}")
 
 
 def default_recipe(architecture: str, dataset: str, run: str, mode: str) -> str:

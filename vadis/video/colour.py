@@ -59,7 +59,7 @@ _BLOCK_PIXELS = 1 << 14  # converted at once: what is between then stays in the 
 
 
 class Colours(NamedTuple):
-    """What a file says of its colours, in the numbers of ITU-T H.273."""
+    """The colour description that a file states, in the code points of ITU-T H.273."""
 
     matrix: int
     transfer: int
@@ -129,8 +129,8 @@ class ColourConverter:
             raise memory_error(error) or VideoError("decode_failed", message) from error
 
 
-def written_colours(frame: av.VideoFrame) -> Colours | None:
-    """Return in what to write converted frames so that players show them as they do this one, None for no statement."""
+def output_colours(frame: av.VideoFrame) -> Colours | None:
+    """Return the colours to tag converted frames with, so that players show them like this one; None: no tags."""
     if _is_hdr(frame) or _is_rgb(frame) or _replacement(frame) is not None:
         return BT709
     stated = Colours(frame.colorspace, frame.color_trc, frame.color_primaries)

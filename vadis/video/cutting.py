@@ -41,7 +41,7 @@ def cut(
         return begins
     part = Part(round(start, 3), round(end, 3))
     try:
-        with encoded(decoders, path, part, output, sound=sound) as (_, pictures, write):
+        with open_clip(decoders, path, part, output, sound=sound) as (_, pictures, write):
             for picture in pictures:
                 write(*picture)
     except UsageError as error:
@@ -62,12 +62,12 @@ def _copy(decoders: Decoders, path: str, start: float, end: float, output: Path,
 
 
 @contextmanager
-def encoded(
+def open_clip(
     decoders: Decoders, path: str, part: Part | None, output: Path, *, sound: bool = True
 ) -> Iterator[tuple[SourceVideo, Iterator[Shown], Callable[..., None]]]:
-    """Give a video, the pictures of a part, or of all of it, and ``write`` of ``video_file``, which takes them anew.
+    """Open a video and an output file; give the video, its pictures (of ``part``, or all), and the file's ``write``.
 
-    The sound of that time is copied. The pictures raise VideoError where there are none.
+    The sound of the part is copied. Iterating over the pictures raises VideoError if there are none.
     """
     start, end = (part or Part()).exact
     with ExitStack() as stack:
@@ -75,7 +75,7 @@ def encoded(
         heard = stack.enter_context(ChildSound(decoders, path)) if sound else None
         zero = (source.start_seconds or Fraction(0)) - source.first_seconds + start  # by the clock of the sound
         if heard is not None and part is not None:
-            heard.packets = _within(heard.packets, zero, None if end is None else zero + end - start)
+            heard.packets = _packets_between(heard.packets, zero, None if end is None else zero + end - start)
         write = video_file(
             output,
             source.size,
@@ -85,10 +85,10 @@ def encoded(
             sound=heard if heard and heard.streams else None,
             zero_seconds=zero,
         )
-        yield source, _shown(source, start, end), stack.enter_context(write)
+        yield source, _pictures_between(source, start, end), stack.enter_context(write)
 
 
-def _shown(source: SourceVideo, start: Fraction, end: Fraction | None) -> Iterator[Shown]:
+def _pictures_between(source: SourceVideo, start: Fraction, end: Fraction | None) -> Iterator[Shown]:
     is_empty = True
     for pixels, seconds, duration, zero in source.source_frames():
         begins = source.first_seconds + seconds - start
@@ -101,7 +101,7 @@ def _shown(source: SourceVideo, start: Fraction, end: Fraction | None) -> Iterat
         raise VideoError("outside", f"no frame is shown from {float(start):.1f} s to {until}")
 
 
-def _within(packets: Iterator[Any], start: Fraction, end: Fraction | None) -> Iterator[Any]:
+def _packets_between(packets: Iterator[Any], start: Fraction, end: Fraction | None) -> Iterator[Any]:
     for packet in packets:
         seconds = packet.dts * packet.time_base
         if start <= seconds and (end is None or seconds < end):

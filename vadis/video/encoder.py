@@ -95,9 +95,9 @@ class _Writer:
             context.color_range = 1  # AVCOL_RANGE_MPEG: limited, as yuv420p is written
         self._sound: Iterator[Any] = iter(())
         self._waiting: Any = None  # the next packet of sound
-        self._zeros = [Fraction(0)]  # by the clock of the sound: what it goes by now, and later ones
-        self._copies: dict[int, Any] = {}  # of the streams of sound, by the index of the original
-        self._last_sound: dict[int, Fraction] = {}  # by the same: the time of its last packet
+        self._clock_zeros = [Fraction(0)]  # time 0 by the clock of the sound: the current one, then later ones
+        self._output_streams: dict[int, Any] = {}  # sound streams of the output, by the index of the original
+        self._last_sound: dict[int, Fraction] = {}  # time of the last packet, by the same index
 
     def add_sound(self, sound: Any, zero_seconds: Fraction) -> None:
         """Take the streams of ``sound``; what comes before the pictures has negative times, as the containers allow."""
@@ -106,8 +106,8 @@ class _Writer:
         names = [stream.codec_context.name for stream in sound.streams]
         try:
             for stream in sound.streams:
-                self._copies[stream.index] = self._container.add_stream_from_template(stream)
-            self._sound, self._zeros = sound.packets, [zero_seconds]
+                self._output_streams[stream.index] = self._container.add_stream_from_template(stream)
+            self._sound, self._clock_zeros = sound.packets, [zero_seconds]
             self._waiting = next(self._sound, None)
             self._container.start_encoding()
         except (ValueError, av.FFmpegError) as error:
@@ -122,8 +122,8 @@ class _Writer:
     ) -> None:
         import av
 
-        if zero is not None and zero != self._zeros[-1]:
-            self._zeros.append(zero)
+        if zero is not None and zero != self._clock_zeros[-1]:
+            self._clock_zeros.append(zero)
         self._copy_sound(seconds)
         height, width, _ = pixels.shape
         if height % 2 or width % 2:
@@ -149,17 +149,17 @@ class _Writer:
             if seconds > before:  # else it cannot be written: recordings overlap, or its time is wrong
                 shift = round(seconds / packet.time_base) - packet.dts
                 packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
-                self._last_sound[index], packet.stream = seconds, self._copies[index]
+                self._last_sound[index], packet.stream = seconds, self._output_streams[index]
                 self._container.mux(packet)
             self._waiting = next(self._sound, None)
 
     def _sound_seconds(self, packet: Any) -> Fraction:
-        """Return the time of a packet, by that of the clocks which continues the packets before it best."""
+        """Return a packet's time by the clock that best continues the packets before it; drop earlier clocks."""
         clock = packet.dts * packet.time_base
-        last = max(self._last_sound.values(), default=clock - self._zeros[0])
-        nearest = min(range(len(self._zeros)), key=lambda i: abs(clock - self._zeros[i] - last))
-        del self._zeros[:nearest]
-        return Fraction(clock - self._zeros[0])
+        last = max(self._last_sound.values(), default=clock - self._clock_zeros[0])
+        nearest = min(range(len(self._clock_zeros)), key=lambda i: abs(clock - self._clock_zeros[i] - last))
+        del self._clock_zeros[:nearest]
+        return Fraction(clock - self._clock_zeros[0])
 
 
 def check_name(path: Path) -> None:

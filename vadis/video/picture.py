@@ -19,7 +19,7 @@ from av.buffer import Buffer
 from av.container import InputContainer
 
 from vadis.errors import VideoError
-from vadis.video.colour import ColourConverter, Colours, written_colours
+from vadis.video.colour import ColourConverter, Colours, output_colours
 from vadis.video.metadata import LONGEST_SIDE, SHORT_SIDE, Picture
 
 _LARGEST_ASPECT = Fraction(4)  # of a pixel; the widest in use, anamorphic DV and DVD, are below 1.5, stacked 3D at 2
@@ -121,7 +121,7 @@ class Scaler:
     ) -> None:
         self.flags, self._kind = set[str](), size
         self.rotation = first.rotation
-        self.colours: Colours | None = written_colours(first)
+        self.colours: Colours | None = output_colours(first)
         self._aspect = aspect
         self.pixel_aspect = self._plausible_aspect(first)
         self._cropper, self._converter = Cropper(**crop or {}), ColourConverter(self.flags)

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 Item = TypeVar("Item")
-Made = TypeVar("Made", bound=Any)  # with ``close``
+Closable = TypeVar("Closable", bound=Any)  # with ``close``
 
 # Of a processor; 1.28 s: full speed already (tests/benchmarks/network_speed.py), 51 MB after the first layer
 CHUNK_FRAMES = 32
 
 
 class Stopped(Exception):
-    """Nobody wants the rest."""
+    """Raised in the thread of a ``Prefetcher`` that has been closed."""
 
 
 class Prefetcher(Generic[Item]):
@@ -35,7 +35,9 @@ class Prefetcher(Generic[Item]):
         cancel: Callable[[], None] = lambda: None,
     ) -> None:
         self._cancel, self._room = cancel, threading.Semaphore(size)
-        self._made: SimpleQueue[tuple[str, Any]] = SimpleQueue()  # kind and value: "item", "stage", or "end" with error
+        self._messages: SimpleQueue[tuple[str, Any]] = (
+            SimpleQueue()
+        )  # kind and value: "item", "stage", or "end" with error
         self._stopped = False
         self._thread = threading.Thread(target=self._work, args=(make,), name="ahead", daemon=True)
         self._thread.start()
@@ -43,19 +45,19 @@ class Prefetcher(Generic[Item]):
     def report_stage(self, stage: str) -> None:
         """Report, in the thread, which stage begins; ``items`` passes it on. Raises Stopped as ``check``."""
         self.check()
-        self._made.put(("stage", stage))
+        self._messages.put(("stage", stage))
 
     def check(self) -> None:
-        """Raise Stopped, in the thread, where nobody wants the rest."""
+        """Raise Stopped if ``close`` has been called; to be called in the thread."""
         if self._stopped:
             raise Stopped
 
     def items(self, on_stage: Callable[[str], None] = lambda stage: None) -> Iterator[Item]:
         """Yield the items in order; ``on_stage`` gets the stages, in this thread. Raises errors of the thread here."""
         while True:
-            kind, value = self._made.get()
+            kind, value = self._messages.get()
             if kind == "end":
-                self._made.put(("end", None))  # for another iteration
+                self._messages.put(("end", None))  # for another iteration
                 if value is not None:
                     raise value
                 return
@@ -80,18 +82,18 @@ class Prefetcher(Generic[Item]):
                 for item in items:
                     self._room.acquire()
                     self.check()
-                    self._made.put(("item", item))
+                    self._messages.put(("item", item))
                     del item  # or the last one would wait here for the next
         except BaseException as error:  # noqa: BLE001 (raised again where it is waited for)
             failure = error
-        self._made.put(("end", failure))
+        self._messages.put(("end", failure))
 
 
 def prefetch(
-    begin: Callable[[Item], Made], items: Iterable[Item], num: Callable[[], int]
-) -> Generator[tuple[Item, Made], None, None]:
+    begin: Callable[[Item], Closable], items: Iterable[Item], num: Callable[[], int]
+) -> Generator[tuple[Item, Closable], None, None]:
     """Yield every item with what ``begin`` makes of it, closed when the next is taken; at most ``num()`` are open."""
-    waiting: deque[tuple[Item, Made]] = deque()
+    waiting: deque[tuple[Item, Closable]] = deque()
     source, end = iter(items), None
     try:
         while True:
@@ -109,8 +111,8 @@ def prefetch(
         if end is not None and not isinstance(end, StopIteration):
             raise end
     finally:
-        for _, made in waiting:
-            made.close()
+        for _, opened in waiting:
+            opened.close()
 
 
 def chunks(frames: Iterable[NDArray[Any]], size: int) -> Iterator[NDArray[Any]]:

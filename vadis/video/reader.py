@@ -24,7 +24,7 @@ from vadis.video.isolated.sandbox import memory_error
 from vadis.video.metadata import FLAGS, PARTIAL_FLAGS, AnyPath, GridFrame, Limits, Picture, SourceFrame, VideoFacts
 from vadis.video.picture import SCALERS, GrayPlane, Scaler
 from vadis.video.sources import picture_names, stamp
-from vadis.video.timegrid import GRID_FPS, frames_of, grid_length, grid_points
+from vadis.video.timegrid import GRID_FPS, frame_range, grid_length, grid_points
 
 # How far FFmpeg looks for sound that begins late: 10 minutes, and as many bytes as a disk reads in a second or so
 _UNTIL_SOUND = {"analyzeduration": "600000000", "probesize": str(256 << 20)}
@@ -54,8 +54,8 @@ class Video:
         first = next(self._frames, None)
         if first is None:
             raise decoder.no_frames_error()
-        self._held, self._held_seconds = first
-        self._scaler = scaler(self._held, self._header.sample_aspect_ratio, self._header.crop)
+        self._next_frame, self._next_seconds = first
+        self._scaler = scaler(self._next_frame, self._header.sample_aspect_ratio, self._header.crop)
         self.start_seconds = self._clock.start_seconds
         self._duration: Fraction | None = None
         self._length: int | None = None
@@ -97,7 +97,7 @@ class Video:
 
     def source_frames(self, start: int = 0) -> Iterator[SourceFrame]:
         """Yield the frames that the file has, at its own times, from number ``start`` on; raise as iterating."""
-        held, seconds, zero, number = self._held, self._held_seconds, self._clock.zero_seconds, 0
+        held, seconds, zero, number = self._next_frame, self._next_seconds, self._clock.zero_seconds, 0
         for number, (frame, time) in enumerate(self._frames, 1):
             if number > start:
                 yield SourceFrame(self._scaler.picture(held), seconds, time - seconds, zero)
@@ -118,20 +118,20 @@ class Video:
         Return False where the seek turned out inexact: open the file again, and pass ``allow_seek=False``.
         """
         if isinstance(start, Part):
-            self.start_frame, seconds = frames_of(start, self.first_seconds)[0], start.exact[0] - self.first_seconds
+            self.start_frame, seconds = frame_range(start, self.first_seconds)[0], start.exact[0] - self.first_seconds
         else:
             self.start_frame, seconds = start, Fraction(start, GRID_FPS)
         if not allow_seek or (ticks := self._decoder.seek_ticks(seconds)) is None:
             return True
         frames = self._decoder.frames_at(ticks, seconds)
         if frames is not None:
-            (self._held, self._held_seconds), self._frames = next(frames), frames
+            (self._next_frame, self._next_seconds), self._frames = next(frames), frames
         return frames is not None
 
     def __iter__(self) -> Iterator[GridFrame]:
         """Yield the frames of the grid, once, from the first that is wanted on; raises VideoError."""
-        frame, points = self._held, range(0)
-        frames = chain([(frame, self._held_seconds)], self._frames)
+        frame, points = self._next_frame, range(0)
+        frames = chain([(frame, self._next_seconds)], self._frames)
         for frame, points in grid_points(frames, self._end):
             if wanted := points[max(0, self.start_frame - points.start) :]:
                 pixels = self._scaler.picture(frame)

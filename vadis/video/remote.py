@@ -117,8 +117,8 @@ class FetchingDecoders(Decoders):
     def __init__(self, scratch_bytes: int, places: int, limits: Limits | None = None) -> None:
         super().__init__(limits)
         self.places, self.share_bytes = places, scratch_bytes // places
-        self._numbers, self._held = itertools.count(1), ExitStack()
-        self._scratch = self._held.enter_context(_scratch_folder())
+        self._numbers, self._exit_stack = itertools.count(1), ExitStack()
+        self._scratch = self._exit_stack.enter_context(_scratch_folder())
 
     def stamp(self, path: str) -> Stamp:
         """Return the stamp of a file, local or remote, as it is now; None in it where its server cannot be asked."""
@@ -132,7 +132,7 @@ class FetchingDecoders(Decoders):
         return Stamp(info.get("size"), _mtime(info))
 
     @contextmanager
-    def at_hand(self, path: str, is_cancelled: Callable[[], bool]) -> Iterator[str]:
+    def local_path(self, path: str, is_cancelled: Callable[[], bool]) -> Iterator[str]:
         """Yield the local file for what ``path`` stands for, fetched for this block if that is at a URL.
 
         Raises VideoError for what its store refuses, VadisError where scratch space is missing.
@@ -150,7 +150,7 @@ class FetchingDecoders(Decoders):
 
     def close(self) -> None:
         super().close()
-        self._held.close()
+        self._exit_stack.close()
 
 
 def _fetch(url: str, place: Path, max_bytes: int, is_cancelled: Callable[[], bool]) -> None:

@@ -89,7 +89,7 @@ def remote_scheme(path: str) -> str | None:
     return scheme if scheme in REMOTE_SCHEMES and not os.path.lexists(path) else None
 
 
-class Found(tuple[Source, ...]):
+class VideoSources(tuple[Source, ...]):
     """The sources, each file once."""
 
     num_ignored = 0  # in folders: hidden entries, files that are not videos by name, and pipes, sockets or devices
@@ -103,7 +103,7 @@ def find_videos(
     nul: bool = False,
     remote: Callable[[str], list[str]] | None = None,
     arrays: bool = False,
-) -> Found:
+) -> VideoSources:
     """Return all that the inputs stand for; raise UsageError where one cannot be, NothingToDoError where there is none.
 
     Args:
@@ -166,8 +166,8 @@ class _Search:
         except VideoError as error:
             self._keep(Source(url, error))
 
-    def finish(self) -> Found:
-        found = Found(self._sources.values())
+    def finish(self) -> VideoSources:
+        found = VideoSources(self._sources.values())
         if self._missing and len(self._missing) == len(found):
             hint = "see how it is spelled; a path that does not begin with / begins in the current folder"
             raise UsageError(f"no such file: {_enumerate(self._missing)}", hint)
@@ -211,7 +211,7 @@ class _Search:
                 place = real_path(path, above)
                 if place not in visited:
                     visited.add(place)
-                    wanted = sorted(self._wanted(path), key=os.fsencode, reverse=True)
+                    wanted = sorted(self._list_folder(path), key=os.fsencode, reverse=True)
                     # Beside videos, pictures are no frames but a preview.
                     if self._arrays and picture_names(path) and all(map(os.path.isdir, wanted)):
                         self._keep(Source(path))
@@ -219,7 +219,7 @@ class _Search:
             except OSError as error:
                 self._keep(Source(path, os_video_error(error, what="the folder")))
 
-    def _wanted(self, folder: str) -> Iterator[str]:
+    def _list_folder(self, folder: str) -> Iterator[str]:
         """Yield the folders and videos in a folder, a link in a circle being neither; count the rest."""
         with os.scandir(folder) as entries:
             for entry in entries:

@@ -52,7 +52,7 @@ def grid_points(
     yield held, range(first, max(first, length if seconds else 1))
 
 
-def frames_of(part: Part, first: Fraction, rate: int | Fraction = GRID_FPS) -> tuple[int, int | None]:
+def frame_range(part: Part, first: Fraction, rate: int | Fraction = GRID_FPS) -> tuple[int, int | None]:
     """Return the first frame of a part, and how many it has (None: all that follow), of ``rate`` per second.
 
     ``first`` is when the first frame of the video is shown, in seconds from the start of the file.
@@ -62,17 +62,17 @@ def frames_of(part: Part, first: Fraction, rate: int | Fraction = GRID_FPS) -> t
     return start, None if end is None else end - start
 
 
-def promised_of(part: Part | None, first: Fraction, rate: int | Fraction | None, promised: int | None) -> int | None:
-    """Return how many frames a part has of a video that promises so many, None: that is not known."""
+def frames_in_part(part: Part | None, first: Fraction, rate: int | Fraction | None, total: int | None) -> int | None:
+    """Return how many frames of a video with ``total`` frames lie in ``part``; None if that is unknown."""
     if part is None or rate is None:
-        return promised
-    start, count = frames_of(part, first, rate)
-    left = None if promised is None else max(0, promised - start)
+        return total
+    start, count = frame_range(part, first, rate)
+    left = None if total is None else max(0, total - start)
     return left if count is None or (left is not None and left < count) else count
 
 
-def shown_in(frames: "Iterable[SourceFrame]", part: Part, first: Fraction) -> "Iterator[SourceFrame]":
-    """Yield the frames that are shown in a part, and the one after them; ``first`` as of ``frames_of``."""
+def select_part(frames: "Iterable[SourceFrame]", part: Part, first: Fraction) -> "Iterator[SourceFrame]":
+    """Yield the frames shown in a part and the one after them; for ``first`` see ``frame_range``."""
     start, end = part.exact
     for frame in frames:
         if first + frame.seconds + frame.duration_seconds > start:
@@ -81,8 +81,8 @@ def shown_in(frames: "Iterable[SourceFrame]", part: Part, first: Fraction) -> "I
             return
 
 
-def at_rate(frames: "Iterable[SourceFrame]", fps: int | None) -> "Iterator[tuple[Picture, Fraction, Fraction]]":
-    """Yield pictures from when until when, in seconds: of a grid of ``fps``, or without one the frames of the file."""
+def resample_frames(frames: "Iterable[SourceFrame]", fps: int | None) -> "Iterator[tuple[Picture, Fraction, Fraction]]":
+    """Yield (picture, start, end), in seconds, on a grid of ``fps``; if that is None, yield the file's own frames."""
     if fps is None:
         yield from ((frame.pixels, frame.seconds, frame.seconds + frame.duration_seconds) for frame in frames)
         return

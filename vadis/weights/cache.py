@@ -100,7 +100,7 @@ def download_lock(name: str) -> Iterator[None]:
 
 
 def cache_errors(path: Path, num_bytes: int | None = None) -> contextlib.AbstractContextManager[None]:
-    """Return what turns an OSError while a file of the cache, of ``num_bytes``, is written into a WeightsError."""
+    """Return a context manager that turns an OSError on writing a file of the cache into a WeightsError."""
     size = "" if num_bytes is None else f" ({num_bytes / 1e6:,.1f} MB)"
     return os_errors_as(WeightsError, f"{path}{size} cannot be written in the cache (VADIS_CACHE names another folder)")
 

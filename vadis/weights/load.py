@@ -72,7 +72,7 @@ def _file_of(name_or_path: str | Path) -> Path:
     return SHIPPED[name_or_path].path if name_or_path in SHIPPED else Path(name_or_path)
 
 
-def given_or_loaded(model: Model | str | os.PathLike[str]) -> Model:
+def ensure_model(model: Model | str | os.PathLike[str]) -> Model:
     """Return ``model``, loaded first where it is a name or a path; raise UsageError for anything else."""
     if isinstance(model, Model):
         return model
@@ -109,11 +109,11 @@ def _load_published(name: str, device: torch.device, offline: bool, progress: Do
                 with cache_errors(path):
                     aside = cache.set_aside(path)
                 _log.info("%s; it was renamed to %s, and the model is fetched again", damage.message, aside.name)
-        _make(name, path, offline, progress)
+        _download_and_convert(name, path, offline, progress)
     return _load_verified(name, path, device)
 
 
-def _make(name: str, path: Path, offline: bool, progress: DownloadProgress) -> None:
+def _download_and_convert(name: str, path: Path, offline: bool, progress: DownloadProgress) -> None:
     published, hint = WEIGHTS[name], f"{TAKE_STAND_IN}; or copy {path.name} from another machine's cache to {path}"
     ensure_downloaded(name, published.files, offline=offline, progress=progress, fallback_hint=hint)
     sources = [cache.download_path(files[0]) for files in published.checkpoints.values()]

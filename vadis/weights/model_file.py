@@ -39,7 +39,7 @@ def save_model(path: Path, card: ModelCard, state_dicts: Mapping[str, Mapping[st
 
     Raise WeightsError if the card is not valid, the tensors are not those of its networks, or the disk refuses.
     """
-    _checked_card(path, card.to_json())
+    _validate_card(path, card.to_json())
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _tensors(state_dicts).items()}
     _check_tensors(path, card, expected_tensors(card), tensors)
     sha256 = _sha256(card, _split(safetensors.torch.save(tensors))[1])
@@ -72,13 +72,13 @@ def load_model_file(path: Path, device: str | torch.device = "cpu") -> Model:
         content = path.read_bytes()  # what is hashed is what is loaded, whatever happens to the file meanwhile
     card, sha256 = _parse_header(path, content)
     with ThreadPoolExecutor(1) as hasher:
-        found = hasher.submit(_sha256, card, _split(content)[1])  # meanwhile this thread copies the tensors
+        actual_sha256 = hasher.submit(_sha256, card, _split(content)[1])  # meanwhile this thread copies the tensors
         try:
             tensors = safetensors.torch.load(content)
         except (safetensors.SafetensorError, ValueError, KeyError) as error:
             raise _not_a_model_file(path) from error
         networks = _empty_networks(card)
-    if sha256 != found.result():
+    if sha256 != actual_sha256.result():
         raise WeightsError(f"{path} is damaged: the checksum in it does not agree with its content", _AGAIN)
     del content
     _check_tensors(path, card, _tensors({name: each.state_dict() for name, each in networks.items()}), tensors)
@@ -161,10 +161,10 @@ def _parse_header(path: Path, content: bytes) -> tuple[ModelCard, str]:
         message = f"{path} has the model file format {version!r}, this vadis reads format {FORMAT_VERSION}"
         raise WeightsError(message, hint="a newer vadis may read it")
     sha256 = str(values.pop("sha256", None))
-    return _checked_card(path, values), sha256
+    return _validate_card(path, values), sha256
 
 
-def _checked_card(path: Path, values: dict[str, Any]) -> ModelCard:
+def _validate_card(path: Path, values: dict[str, Any]) -> ModelCard:
     try:
         card = ModelCard.from_json(values)
         fault = _card_fault(card)

@@ -398,8 +398,8 @@ def test_a_child_that_does_not_start_ends_the_run(videos, program):
 
 
 def test_a_child_can_read_and_compute_and_nothing_else(faulty, named):
-    if faulty.lacks():
-        pytest.skip(f"not here: {faulty.lacks()}")
+    if faulty.missing_restrictions():
+        pytest.skip(f"not here: {faulty.missing_restrictions()}")
     hits = []
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.2)

@@ -19,7 +19,7 @@ from vadis.video.isolated import sandbox
 from vadis.video.isolated.process import MAX_PACKET_BYTES, SAMPLE_PACKETS, error_to_json, pack_message
 from vadis.video.metadata import Limits
 from vadis.video.reader import Packets, PictureFolder, Video, open_packets, open_source, open_video
-from vadis.video.timegrid import GRID_FPS, frames_of, shown_in
+from vadis.video.timegrid import GRID_FPS, frame_range, select_part
 
 Answer = list[bytes | memoryview]  # a packed message, then the bytes that it announces
 Answers = Generator[Answer, None, dict[str, Any] | None]  # returns what is known after the last frame
@@ -37,15 +37,15 @@ def main(parent: int, limits: dict[str, Any]) -> None:
     try:
         output.flush()
         for request in sys.stdin.buffer:
-            for answer in answers(parse_json(request), Limits(**limits)):
+            for answer in serve_request(parse_json(request), Limits(**limits)):
                 output.writelines(answer)
                 output.flush()
     except BrokenPipeError:  # the parent has ended or has given up this video
         return
 
 
-def answers(request: dict[str, Any], limits: Limits) -> Iterator[Answer]:
-    """Yield the messages about one file."""
+def serve_request(request: dict[str, Any], limits: Limits) -> Iterator[Answer]:
+    """Yield the messages that answer a request for one file."""
     last = dict[str, Any]()
     try:
         last["end"] = yield from _ANSWERS[request["what"]](request, limits)
@@ -61,8 +61,8 @@ def answers(request: dict[str, Any], limits: Limits) -> Iterator[Answer]:
 def _send_grid(request: dict[str, Any], limits: Limits) -> Answers:
     path, listed, part, most = request["path"], request["listed"], _part(request), request["max_frames"]
     with open_video(path, start_frame=part or request["start_frame"], listed=listed, limits=limits) as video:
-        yield _about(video)
-        if part is not None and (count := frames_of(part, video.first_seconds)[1]) is not None:
+        yield _describe(video)
+        if part is not None and (count := frame_range(part, video.first_seconds)[1]) is not None:
             most = count if most is None else min(most, count)
         frames = islice(video, most)
         for _, group in groupby(frames, key=lambda frame: id(frame.pixels)):  # neighbours may show one picture
@@ -76,9 +76,9 @@ def _send_source(request: dict[str, Any], limits: Limits) -> Answers:
     size, listed = request.get("size", "full"), request.get("listed", False)
     start, most, part = request["start_frame"], request.get("max_frames"), _part(request)
     with open_source(request["path"], listed=listed, limits=limits, size=size, start_frame=part or 0) as video:
-        yield _about(video)
+        yield _describe(video)
         frames = islice(video.source_frames(start), most)
-        for pixels, *times in frames if part is None else shown_in(frames, part, video.first_seconds):
+        for pixels, *times in frames if part is None else select_part(frames, part, video.first_seconds):
             yield [pack_message({"times": times}), np.ascontiguousarray(pixels).data]
     return vars(video.facts)
 
@@ -87,7 +87,7 @@ def _part(request: dict[str, Any]) -> Part | None:
     return None if request.get("part") is None else Part(*request["part"])
 
 
-def _about(video: Video | PictureFolder) -> Answer:
+def _describe(video: Video | PictureFolder) -> Answer:
     names = ("size", "expected_num_frames", "start_frame", "start_seconds", "first_seconds", "pixel_aspect", "colours")
     return [pack_message({name: getattr(video, name) for name in names} | {"facts": vars(video.facts)})]
 

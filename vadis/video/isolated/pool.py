@@ -22,7 +22,7 @@ from vadis.video import metadata
 from vadis.video.colour import Colours
 from vadis.video.container import from_root
 from vadis.video.isolated import process
-from vadis.video.isolated.process import MAX_PACKET_BYTES, SAMPLE_PACKETS, Child, Watchdog, fields, require
+from vadis.video.isolated.process import MAX_PACKET_BYTES, SAMPLE_PACKETS, Child, Watchdog, check_fields, require
 from vadis.video.metadata import AnyPath, GridFrame, Limits, Picture, SourceFrame, VideoFacts
 from vadis.video.reader import sample_streams
 from vadis.video.sources import Stamp, stamp
@@ -54,14 +54,14 @@ class ChildVideo:
         self._request = more | {"what": self._what, "start_frame": start_frame}
         self._watchdog = Watchdog(self._limits.max_wait_seconds)
         self._child: Child | None = None
-        self._held = ExitStack()  # until the context is left
+        self._exit_stack = ExitStack()  # until the context is left
         self._is_between = False  # the messages of a child that has not failed
         self._cancelled = self._done = False
 
     def __enter__(self) -> "Self":
         """Open the file; raise VideoError, and VadisError where no process can be had that decodes it."""
         try:
-            path = self._held.enter_context(self._decoders.at_hand(self._path, lambda: self._cancelled))
+            path = self._exit_stack.enter_context(self._decoders.local_path(self._path, lambda: self._cancelled))
             self._child = child = self._decoders.take()
             if self._cancelled:
                 child.kill()
@@ -76,7 +76,7 @@ class ChildVideo:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._held:
+        with self._exit_stack:
             child, self._child = self._child, None
             if child is None:
                 return
@@ -98,7 +98,7 @@ class ChildVideo:
             yield from (GridFrame(picture, i / GRID_FPS) for i in indices)
 
     def _open(self, child: Child, message: dict[str, Any]) -> None:
-        vars(self).update(zip(_ABOUT, fields(message, **_ABOUT), strict=True))
+        vars(self).update(zip(_ATTRIBUTE_TYPES, check_fields(message, **_ATTRIBUTE_TYPES), strict=True))
         self._next = self.start_frame
         short, long = sorted(self.size)
         is_grid_size = short == metadata.SHORT_SIDE and long <= metadata.LONGEST_SIDE
@@ -123,7 +123,7 @@ class ChildVideo:
             yield content
 
     def _read(self, child: Child, message: dict[str, Any]) -> Any:
-        first, count = fields(message, first=int, count=int)
+        first, count = check_fields(message, first=int, count=int)
         indices = range(first, first + count)
         most = self.start_frame + 1 + ceil(self._limits.max_seconds * GRID_FPS)
         require(count >= 1 and first == self._next and indices.stop <= most, "not the next frame")
@@ -155,7 +155,7 @@ class ChildVideo:
         return message
 
 
-_ABOUT = get_type_hints(ChildVideo)  # of the attributes that the first message has
+_ATTRIBUTE_TYPES = get_type_hints(ChildVideo)  # types of the attributes that the first message carries
 
 
 class SourceVideo(ChildVideo):
@@ -171,7 +171,7 @@ class SourceVideo(ChildVideo):
     __iter__ = source_frames  # type: ignore[assignment]
 
     def _read(self, child: Child, message: dict[str, Any]) -> SourceFrame:
-        ((seconds, duration, zero),) = fields(message, times=tuple[Fraction, Fraction, Fraction | None])
+        ((seconds, duration, zero),) = check_fields(message, times=tuple[Fraction, Fraction, Fraction | None])
         is_next = self._before <= seconds <= seconds + duration <= self._limits.max_seconds + 1
         require(is_next, "not the next frame")
         self._before = seconds
@@ -186,7 +186,7 @@ class ChildSound(ChildVideo):
     _what = "sound"
 
     def _open(self, child: Child, message: dict[str, Any]) -> None:
-        names, num_bytes = fields(message, not_copied=tuple[str, ...], sample_bytes=int)
+        names, num_bytes = check_fields(message, not_copied=tuple[str, ...], sample_bytes=int)
         if names:
             hint = "leave the sound out with `with_sound=False`: not even .mkv takes it"
             raise UsageError(f"sound of the kind {', '.join(names)[:200]} cannot be copied", hint)
@@ -197,7 +197,7 @@ class ChildSound(ChildVideo):
         self._watchdog.video_seconds = self._limits.max_seconds
 
     def _read(self, child: Child, message: dict[str, Any]) -> "av.Packet[Any]":
-        (pts, dts, duration), time_base, stream, num_bytes = fields(
+        (pts, dts, duration), time_base, stream, num_bytes = check_fields(
             message, times=tuple[int, int, int], time_base=Fraction, stream=int, num_bytes=int
         )
         require(0 <= stream < len(self.streams) and duration >= 0 and time_base > 0, "packet")
@@ -216,7 +216,7 @@ class ChildClip(ChildVideo):
     _what = "clip"
 
     def _open(self, child: Child, message: dict[str, Any]) -> None:
-        (self.begins,) = fields(message, begins=float | None)
+        (self.begins,) = check_fields(message, begins=float | None)
         self._left = os.stat(self._path).st_size + (1 << 20)  # what it may have at most  # noqa: PTH116
 
     def pieces(self) -> Iterator[bytes]:
@@ -224,7 +224,7 @@ class ChildClip(ChildVideo):
         return self._contents()
 
     def _read(self, child: Child, message: dict[str, Any]) -> bytes:
-        (num_bytes,) = fields(message, num_bytes=int)
+        (num_bytes,) = check_fields(message, num_bytes=int)
         require(0 <= num_bytes <= min(MAX_PACKET_BYTES, self._left), "num_bytes")
         self._left -= num_bytes
         return bytes(child.read(num_bytes))
@@ -273,7 +273,7 @@ class Decoders:
         """
         return SourceVideo(self, path, **part)
 
-    def at_hand(self, path: str, is_cancelled: Callable[[], bool]) -> AbstractContextManager[str]:
+    def local_path(self, path: str, is_cancelled: Callable[[], bool]) -> AbstractContextManager[str]:
         """Return the local file that ``path`` stands for, as a context."""
         return nullcontext(path)
 
@@ -285,8 +285,8 @@ class Decoders:
         """Start a child, to be there when the first video is opened; raise VadisError where none can be started."""
         self.give_back(self.take(), True)
 
-    def lacks(self) -> tuple[str, ...]:
-        """Return what a child cannot give up here, in plain words; raise VadisError where none can be started."""
+    def missing_restrictions(self) -> tuple[str, ...]:
+        """Return, in words, which privileges a child cannot drop here; raise VadisError if none can be started."""
         child = self.take()
         try:
             return child.wait_until_ready()

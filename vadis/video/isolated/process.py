@@ -110,7 +110,7 @@ class Child:
         """Wait until it serves; return what it could not give up, or raise VadisError where it does not start."""
         try:
             if self.lacking is None:
-                (self.lacking,) = fields(self.receive(), ready=tuple[str, ...])
+                (self.lacking,) = check_fields(self.receive(), ready=tuple[str, ...])
             return self.lacking
         except VideoError as error:
             if self._killed_here:
@@ -223,13 +223,13 @@ def require(is_valid: bool, what: str) -> None:
         raise VideoError("decoder_crash", f"the process that decodes it sent an invalid message ({what})")
 
 
-def fields(message: Any, **kinds: Any) -> tuple[Any, ...]:
-    """Return the values of an object under the names given, each as ``checked`` with the type given for it."""
+def check_fields(message: Any, **kinds: Any) -> tuple[Any, ...]:
+    """Return the values of a JSON object under the names in ``kinds``, each checked by ``check_value``."""
     require(isinstance(message, dict), "no object")
-    return tuple(checked(message.get(name), kind, name) for name, kind in kinds.items())
+    return tuple(check_value(message.get(name), kind, name) for name, kind in kinds.items())
 
 
-def checked(value: Any, kind: Any, name: str = "error") -> Any:
+def check_value(value: Any, kind: Any, name: str = "error") -> Any:
     """Return a JSON value as ``kind``: int (of 64 bits), float (not negative), str, Fraction, a tuple or None of them.
 
     Or VideoFacts. ``name`` is what the error calls it.
@@ -239,16 +239,16 @@ def checked(value: Any, kind: Any, name: str = "error") -> Any:
     make = getattr(kind, "_make", tuple)  # that of a NamedTuple
     kinds = get_args(kind) if make is tuple else tuple(get_type_hints(kind).values())
     if NoneType in kinds:
-        return None if value is None else checked(value, kinds[0], name)
+        return None if value is None else check_value(value, kinds[0], name)
     if kind is Fraction:
-        numerator, denominator = checked(value, tuple[int, int], name)
+        numerator, denominator = check_value(value, tuple[int, int], name)
         require(denominator > 0, name)
         return Fraction(numerator, denominator)
     if kinds:
         require(isinstance(value, list), name)
         kinds = kinds[:1] * len(value) if ... in kinds else kinds
         require(len(value) == len(kinds), name)
-        return make(checked(each, its_kind, name) for each, its_kind in zip(value, kinds, strict=True))
+        return make(check_value(each, its_kind, name) for each, its_kind in zip(value, kinds, strict=True))
     if kind is float:
         require(type(value) in (int, float) and 0 <= value < 1e9, name)
         return float(value)
@@ -260,7 +260,7 @@ def checked(value: Any, kind: Any, name: str = "error") -> Any:
 
 def facts_from_json(message: Any) -> VideoFacts:
     """Return the facts whose ``vars`` were sent."""
-    facts = VideoFacts(*fields(message, **get_type_hints(VideoFacts)))
+    facts = VideoFacts(*check_fields(message, **get_type_hints(VideoFacts)))
     require(facts.status in ("ok", "partial") and FLAGS.keys() >= set(facts.flags), "facts")
     require(min(facts.source_size) > 0 and (facts.source_fps is None or facts.source_fps > 0), "facts")
     require(facts.frames_decoded >= 0 and (facts.num_frames or 0) >= 0, "facts")
@@ -274,6 +274,6 @@ def error_to_json(error: VideoError) -> list[str | None]:
 
 def error_from_json(message: Any) -> VideoError:
     """Return the error that ``error_to_json`` gave."""
-    code, text, hint = checked(message, tuple[str, str, str | None])
+    code, text, hint = check_value(message, tuple[str, str, str | None])
     require(code in VIDEO_ERROR_CODES, "code")
     return VideoError(code, text, hint)
