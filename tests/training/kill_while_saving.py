@@ -1,7 +1,7 @@
 """kill -9 at random moments of saving, many times over; run as a program: FOLDER KILLS SEED.
 
 Children are forked from one process that has imported PyTorch already, because that takes longer than all the rest.
-Prints the number of kills that fell into the middle of a save.
+Kills go on until ``AMID`` have fallen into the middle of a save, of ten times as many at most. Prints how many did.
 """
 
 import os
@@ -16,6 +16,7 @@ import torch
 from vadis.training.checkpoint import Checkpoint, load_newest, save_checkpoint
 
 SIZE = 300_000  # floats per tensor
+AMID = 3  # kills in the middle of a save; how many of 20 are depends on the disk
 
 
 def checkpoint_for(step: int) -> Checkpoint:
@@ -45,7 +46,9 @@ def main(folder: Path, kills: int, seed: int) -> None:
     save_checkpoint(folder, checkpoint_for(1))
     seconds = time.monotonic() - began
     chance, step, amid = random.Random(seed), 1, 0
-    for _ in range(kills):
+    for number in range(10 * kills):
+        if number >= kills and amid >= AMID:
+            break
         child = os.fork()
         if child == 0:
             save_for_ever(folder, step)

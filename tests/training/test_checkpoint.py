@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.matching import containing
+from tests.training.kill_while_saving import AMID
 from vadis.errors import VadisError
 from vadis.training import checkpoint
 from vadis.training.checkpoint import (
@@ -193,4 +194,4 @@ def test_kill_9_at_random_moments_of_saving(tmp_path):
     command = [sys.executable, "-m", "tests.training.kill_while_saving", str(tmp_path), "20", "1"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    assert int(ended.stdout) >= 3  # of 20 kills fell into a save
+    assert int(ended.stdout) >= AMID  # kills fell into a save
