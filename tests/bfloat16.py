@@ -29,6 +29,6 @@ def emulated_bfloat16() -> Iterator[None]:
     """Within this block networks are folded as for a processor that multiplies bfloat16."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vadis.models.cpu_kernels.DirectConv3d", _emulated)
-        for module in ("vadis.models", "vadis.models.i3d_inference"):
-            patch.setattr(f"{module}.multiplies_bfloat16", lambda: True)
+        for function in ("is_bfloat16_faster", "i3d_inference.multiplies_bfloat16"):
+            patch.setattr(f"vadis.models.{function}", lambda: True)
         yield

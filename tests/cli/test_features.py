@@ -92,7 +92,7 @@ def test_a_folder_is_not_named_like_a_file(run_vadis, inputs):
 
 
 def test_features_in_bf16_are_others(run_vadis, inputs, monkeypatch):
-    monkeypatch.setattr("vadis.models.multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr("vadis.models.is_bfloat16_faster", lambda: False)
     refused = run_vadis(*FEATURES, "--precision", "bf16")
     assert (refused.code, list(Path("out").rglob("*.npz"))) == (1, [])
     assert "slower" in refused.err and "--precision" in refused.err

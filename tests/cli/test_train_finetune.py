@@ -167,7 +167,7 @@ def test_wrong_use_is_said_before_any_work(run_vadis, inputs, changed, code, sai
     [((), 1, "slower"), (("--arch", "c3d", "--from", "scratch"), 2, "3D-ConvNet"), (("--mode", "fixed"), 1, "slower")],
 )
 def test_bf16_is_refused_before_any_work_where_it_gains_nothing(run_vadis, inputs, monkeypatch, more, code, said):
-    monkeypatch.setattr("vadis.models.multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr("vadis.models.is_bfloat16_faster", lambda: False)
     ended = run_vadis(*FINETUNE, *more, "--precision", "bf16")
     assert ended.code == code and said in ended.err and "--precision" in ended.err
     Path("mine.toml").write_text('precision = "bf16"\n')
@@ -177,7 +177,7 @@ def test_bf16_is_refused_before_any_work_where_it_gains_nothing(run_vadis, input
 
 @pytest.mark.slow
 def test_bf16_stands_in_the_run_and_another_precision_does_not_go_on(run_vadis, inputs, monkeypatch):
-    monkeypatch.setattr("vadis.models.multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr("vadis.models.is_bfloat16_faster", lambda: True)
     ended = run_vadis(*SCRATCH, "--precision", "bf16")
     assert ended.code == 0, ended.err
     assert "bf16" in ended.err

@@ -13,7 +13,7 @@ import pytest
 
 from tests.synthetic_dataset import AXES, DIAGONALS, LONG, OPPOSITE, SHORT, moving_patch, shuffled, write_dataset
 from tests.training.from_scratch import bounds_of_chance, from_scratch, numbers, right_answers, vadis
-from vadis.device import multiplies_bfloat16
+from vadis.device import is_bfloat16_faster
 from vadis.training.log import LOG_NAME, read_log
 
 TRAIN, TEST = 24, 10  # videos of a class
@@ -75,7 +75,7 @@ def test_shuffled_frames_tell_nothing(learnt, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not multiplies_bfloat16(), reason="needs a processor with AVX-512 BF16 or AMX")
+@pytest.mark.skipif(not is_bfloat16_faster(), reason="needs a processor with AMX or AMD's AVX-512 BF16")
 def test_in_bf16_the_loss_falls_alike_and_the_test_ends_alike(tmp_path):
     """I3D on flow, from the same weights and the same clips in the same order."""
     write_dataset(tmp_path / "data", AXES, {"train": 12, "test": TEST // 2})

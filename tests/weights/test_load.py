@@ -89,14 +89,23 @@ def test_a_path_is_loaded_as_it_is(ready, tmp_path):
     assert load_model(own, "cpu").sha256 == load_model(str(own), "cpu").sha256
 
 
-@pytest.mark.parametrize("flags", ["fpu avx512_bf16 vmx", "amx_tile amx_bf16", "avx2 avx512f avx512_bf16x", None])
-def test_bf16_is_for_processors_that_multiply_it(ready, monkeypatch, tmp_path, flags):
-    """And refused where it would be slower, which is here if the last two say nothing of it."""
+@pytest.mark.parametrize(
+    ("vendor", "flags", "is_faster"),
+    [
+        ("AuthenticAMD", "fpu avx512_bf16 vmx", True),
+        ("GenuineIntel", "avx512_bf16 amx_tile amx_bf16", True),
+        ("GenuineIntel", "fpu avx512_bf16 avx512_fp16", False),  # half the rate of float32
+        ("AuthenticAMD", "avx2 avx512f avx512_bf16x", False),
+        (None, None, False),
+    ],
+)
+def test_bf16_is_for_processors_that_gain_by_it(ready, monkeypatch, tmp_path, vendor, flags, is_faster):
+    """And refused on others, and where nothing says what the processor can."""
     monkeypatch.setattr("vadis.device.CPU_FACTS", tmp_path / "cpuinfo")
-    if flags is not None:
-        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\npower management:\n")
+    if vendor is not None:
+        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: {flags}\nbogomips\t: 1\n")
     assert load_model(ready, "cpu").precision == "fp32"
-    if flags in ("fpu avx512_bf16 vmx", "amx_tile amx_bf16"):
+    if is_faster:
         assert load_model(ready, "cpu", precision="bf16").settings["precision"] == "bf16"
         return
     with pytest.raises(DeviceError, match=containing("slower")) as refused:

@@ -159,7 +159,7 @@ Overwrite = Annotated[bool, flag(OUTPUT, "Replace existing outputs instead of go
 _DEVICES = offer(lambda: ("auto", "cpu", "cuda"))
 _DEVICE = "Where to compute; auto takes a GPU if any."
 Device = Annotated[str, option(MACHINE, _DEVICE, metavar="auto|cpu|cuda[:N]", autocompletion=_DEVICES)]
-_PRECISION = "bf16 is faster on processors with AVX-512 BF16 or AMX, and refused on others; logits move by up to 1 %."
+_PRECISION = "bf16 is faster with AMX or AMD's AVX-512 BF16, and refused on other processors; logits move by up to 1 %."
 Precision = Annotated[str, choice(MACHINE, _PRECISION, ("fp32", "bf16"), "--precision")]
 _JOBS = "Take up to N videos at once, each on a processor of its own, the others read ahead; 0: two per processor."
 Jobs = Annotated[int, option(MACHINE, _JOBS, metavar="N", min=0)]

@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from vadis.device import multiplies_bfloat16
+from vadis.device import is_bfloat16_faster
 from vadis.errors import DeviceError, UsageError
 from vadis.models.c3d import C3D, CLIP_FRAMES, CLIP_SIZE
 from vadis.models.card import ALL_FRAMES, EXACT, PRECISIONS, InferenceForm
@@ -129,8 +129,8 @@ def check_precision(precision: str, architecture: str, device: torch.device) -> 
         raise UsageError(f"{row.title} is computed in {' or '.join(row.precisions)}, not in {precision}", without)
     if precision != EXACT and device.type != "cpu":
         raise DeviceError(f"{precision} is slower than {EXACT} on {device.type}: measured on an H200", without)
-    if precision != EXACT and not multiplies_bfloat16():
-        raise DeviceError(f"{precision} would be slower here: this processor has neither AVX-512 BF16 nor AMX", without)
+    if precision != EXACT and not is_bfloat16_faster():
+        raise DeviceError(f"{precision} would be slower here, without AMX or AMD's AVX-512 BF16", without)
 
 
 def i3d(num_classes: int = 400, in_channels: int = 3, *, width: float = 1.0) -> I3D:

@@ -255,8 +255,8 @@ class FoldedI3D:
     """A copy of an ``I3D`` in evaluation mode on one device, to 1e-5 of the largest logit.
 
     ``precision`` is that of what convolutions multiply and pass on; they add up in float32, and the head is float32.
-    bfloat16 changes the logits by less than a hundredth of the largest. It is faster where the processor multiplies it
-    (``vadis.device.multiplies_bfloat16``), and slower on others and on an H200, where cuDNN multiplies float32 in TF32.
+    bfloat16 changes the logits by less than a hundredth of the largest. It is faster on some processors
+    (``vadis.device.is_bfloat16_faster``), and slower on others and on an H200, where cuDNN multiplies float32 in TF32.
     """
 
     def __init__(self, network: I3D, device: torch.device, precision: torch.dtype = torch.float32) -> None:

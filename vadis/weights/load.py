@@ -42,7 +42,7 @@ def load_model(
         name_or_path: a key of ``WEIGHTS`` or ``SHIPPED`` in ``vadis.weights.catalog``, or the path of a model file.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, or a torch device.
         streams: "rgb", "flow" or "both"; by default all that the model has.
-        precision: "fp32"; or "bf16", faster on processors that multiply it: logits move by up to 1 % of the largest.
+        precision: "fp32"; or "bf16", faster on some processors: logits move by up to 1 % of the largest.
         offline: open no connection; by default what ``VADIS_OFFLINE`` says.
         progress: called while downloading, with what it is, the bytes that are there and the bytes in all.
 
