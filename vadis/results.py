@@ -28,7 +28,8 @@ MAX_LABEL_LENGTH = 200  # characters
 NO_CLEAR_LABEL = "no clear label"
 """Stands for a label where none is clear (``vadis.inference.scores``)."""
 MAX_BARS = 400  # of the timeline in a notebook, which shows its longest pieces
-_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a200")  # Okabe and Ito's
+# Of labels wherever a timeline is drawn, as in report/assets/data.js: Okabe and Ito's, told apart by nearly everyone.
+PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a200")
 
 
 class Part(NamedTuple):
@@ -224,7 +225,7 @@ class VideoResult:
     def _repr_html_(self) -> str:
         """Return what a notebook shows: labels, and a timeline with scores on hover; every name in it is text."""
         names = dict.fromkeys(piece.label for piece in self.timeline if piece.label != NO_CLEAR_LABEL)
-        colours, bars = dict(zip(names, _COLOURS, strict=False)), []
+        colours, bars = dict(zip(names, PALETTE, strict=False)), []
         begin, seconds = self.scale
         for piece in sorted(self.timeline, key=lambda piece: piece.start - piece.end)[:MAX_BARS]:
             what = f"{piece.start:.1f}–{piece.end:.1f} s: {_html(f'{piece.label} {piece.score:.0%}')}"

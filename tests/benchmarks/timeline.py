@@ -20,7 +20,7 @@ import numpy as np
 from tests.synthetic import write_video
 from vadis import classify, load_model, read_frames
 from vadis.models import Model
-from vadis.results import FINEST_SEGMENT_SECONDS, NO_CLEAR_LABEL, VideoResult
+from vadis.results import FINEST_SEGMENT_SECONDS, NO_CLEAR_LABEL, PALETTE, VideoResult
 
 SHARED = Path(__file__).parents[3] / "shared"
 FAINT = 0.4
@@ -122,9 +122,8 @@ def draw_picture(result: VideoResult, fine: VideoResult, scenes: Sequence[Scene]
     """Draw what is in a montage, every prediction's first label, the segments' and the timeline, one above another."""
     from vadis.report.plots import GREY, drawing, save_png
 
-    palette = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a200")
     names = [scene.labels[0] for scene in scenes if scene.labels]
-    colour = {name: palette[number % len(palette)] for number, name in enumerate(names)}
+    colour = {name: PALETTE[number % len(PALETTE)] for number, name in enumerate(names)}
     rows = {
         "what there is": [(scene.start, scene.end, next(iter(scene.labels), "")) for scene in scenes],
         "predictions": [(each.start, each.end, each.labels[0].label) for each in fine.segments],

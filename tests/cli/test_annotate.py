@@ -63,7 +63,7 @@ def test_a_missing_video_is_said_before_a_model_is_loaded(run_vadis, video, road
     assert road.calls == []
 
 
-@pytest.mark.parametrize("option", [("--model", "mine"), ("--segment", "1"), ("--device", "cpu"), ("--streams", "rgb")])
+@pytest.mark.parametrize("option", [("--model", "mine"), ("--device", "cpu"), ("--streams", "rgb")])
 def test_options_that_would_not_be_heeded_are_refused(run_vadis, video, option):
     ended = run_vadis("annotate", "a.mp4", "--results", "results.jsonl", "-o", "seen.mp4", *option)
     assert (ended.code, option[0] in ended.err) == (2, True)

@@ -91,7 +91,7 @@ def test_without_colour_every_block_carries_its_letter():
 
 def test_with_colour_one_letter_of_a_block_is_seen():
     coloured = drawn(video(["arm wrestling", "hurling"]), console=terminal(color_system="truecolor"))
-    ink, same = "\x1b[38;2;0;0;0;48;2;86;180;233m", "\x1b[38;2;86;180;233;48;2;86;180;233m"
+    ink, same = "\x1b[38;2;255;255;255;48;2;0;114;178m", "\x1b[38;2;0;114;178;48;2;0;114;178m"
     assert f"{ink}A\x1b[0m{same}{'A' * 35}\x1b[0m" in coloured
 
 

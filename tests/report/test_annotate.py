@@ -9,17 +9,19 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import ImageColor
 
 from tests.matching import containing
 from tests.report.conftest import labelled
 from tests.synthetic import numbered_frames, read_number, write_video
 from tests.video import faulty_child
 from vadis.errors import UsageError, VideoError
-from vadis.report.annotate import COLOURS, WHITE, Overlay, annotate, write_flow_video
-from vadis.results import NO_CLEAR_LABEL, Part, Piece, VideoResult
+from vadis.report.annotate import WHITE, Overlay, annotate, write_flow_video
+from vadis.results import NO_CLEAR_LABEL, PALETTE, Part, Piece, VideoResult
 from vadis.video.isolated import process
 from vadis.video.reader import open_source
 
+COLOURS = [ImageColor.getrgb(colour) for colour in PALETTE]
 RESULT = labelled("a.mp4", [("archery", 0.9), ("bowling", 0.6)])
 
 

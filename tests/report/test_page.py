@@ -13,7 +13,7 @@ from tests.report.conftest import labelled, write_results
 from vadis.batch import LastResults
 from vadis.errors import advice
 from vadis.report.page import PageSummary, place_of, safe_json, url_of, write_page
-from vadis.results import VideoResult
+from vadis.results import PALETTE, VideoResult
 
 
 def page_of(folder: Path, *results: VideoResult, **options: Any) -> tuple[str, PageSummary]:
@@ -47,6 +47,11 @@ def test_a_page_of_nothing_is_a_page(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").touch()
     write_page(tmp_path / "report.html", LastResults([tmp_path / "empty.jsonl"]), title="t")
     assert data_of((tmp_path / "report.html").read_text())["videos"] == []
+
+
+def test_labels_have_the_colours_that_they_have_elsewhere(tmp_path: Path) -> None:
+    page, _ = page_of(tmp_path, labelled("a.mp4", [("archery", 0.9)]))
+    assert json.dumps(PALETTE) in page
 
 
 def test_only_the_pages_own_script_and_style_may_run(tmp_path: Path) -> None:

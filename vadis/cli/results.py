@@ -162,7 +162,6 @@ def annotate(
     overwrite: options.Replace = False,
     model: options.ModelName = None,
     streams: options.Streams = None,
-    segment: options.SegmentSeconds = None,
     start: options.Start = None,
     end: options.End = None,
     device: options.Device = "auto",
@@ -176,10 +175,9 @@ def annotate(
     name, part = os.fspath(video), part_of(start, end)
     outputs.check_file(output, overwrite, name)
     if results is None:
-        how = {"segment": segment, "start": start, "end": end}
-        result = label_one(video, model, streams, device, offline, may_stand_in=False, **how)
-    elif model or streams or segment or offline or device != "auto":
-        message = "--model, --streams, --segment, --device and --offline do not go with --results"
+        result = label_one(video, model, streams, device, offline, may_stand_in=False, start=start, end=end)
+    elif model or streams or offline or device != "auto":
+        message = "--model, --streams, --device and --offline do not go with --results"
         raise UsageError(message, hint="leave them out: the labels are there")
     else:
         result = _read_record(video, results)

@@ -16,7 +16,7 @@ from rich.text import Text
 from vadis.cli.terminal import clock, show, tenths
 from vadis.errors import VIDEO_ERROR_CODES, advice, with_options
 from vadis.formats import percent, visible
-from vadis.results import NO_CLEAR_LABEL, Piece, VideoResult, leading_milliseconds
+from vadis.results import NO_CLEAR_LABEL, PALETTE, Piece, VideoResult, leading_milliseconds
 from vadis.video.metadata import FLAGS, VideoFacts
 
 if TYPE_CHECKING:
@@ -40,12 +40,8 @@ class _Mark(NamedTuple):
     colour: str
 
 
-# Okabe and Ito's colours, told apart by nearly everyone.
 _BLACK, _WHITE, _GREY = "#000000", "#ffffff", "#808080"
-_COLOURS = (
-    *((_BLACK, colour) for colour in ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442")),
-    *((_WHITE, colour) for colour in ("#0072b2", "#d55e00")),
-)
+_COLOURS = tuple((_WHITE if colour in ("#0072b2", "#d55e00") else _BLACK, colour) for colour in PALETTE)
 _OTHER = _Mark("*", _WHITE, _GREY)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vadis.errors import VideoError
 from vadis.formats import percent
 from vadis.report.plots import FONT, drawable, shortened
-from vadis.results import NO_CLEAR_LABEL, Part, VideoResult, leading_milliseconds
+from vadis.results import NO_CLEAR_LABEL, PALETTE, Part, VideoResult, leading_milliseconds
 from vadis.video.cutting import open_clip
 from vadis.video.encoder import video_file
 from vadis.video.isolated.pool import Decoders
@@ -26,17 +26,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
-Colour = tuple[int, int, int]
 Progress = Callable[[int, int | None], None]  # how many frames are done, and how many the header declares
 
 FONT_SHARE, FONT_PIXELS = 24, (10, 44)  # a letter's height: this part of the shorter side, within these bounds
 WHITE, BAR_TRACK, NOTHING = (255, 255, 255), (70, 70, 76), (58, 58, 62)
 
-# Okabe and Ito's colours, told apart by nearly everyone; labels beyond them share the last.
-COLOURS: tuple[Colour, ...] = (
-    *((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (0, 114, 178), (213, 94, 0)),
-    (150, 150, 150),
-)
+COLOURS = (*PALETTE, "#969696")  # labels beyond the palette share the last
 
 
 class Overlay:

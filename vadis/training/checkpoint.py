@@ -15,7 +15,7 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -132,11 +132,7 @@ def run_conditions(recipe: Recipe, labels: Sequence[str], data_sha256: str, proc
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return what has changed, a clause each; more steps are no change, unless the rate falls to zero over all of them.
-
-    An option missing in ``before``, written by an earlier vadis, counts as its default.
-    """
-    before = {**{each.name: each.default for each in fields(Recipe) if each.default is not MISSING}, **before}
+    """Return what has changed, a clause each; more steps are none, unless the rate falls to zero over all of them."""
     return [
         f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
         for name in {**before, **now}
@@ -265,7 +261,7 @@ class State:
         self.average.load_state_dict(parts["average"] or parts["network"])
         self.network.load_state_dict(parts["network"])
         self.best = parts["best"]
-        if loaded.state["made_with"].get("optimizer", "sgd") == self._recipe.optimizer:
+        if loaded.state["made_with"]["optimizer"] == self._recipe.optimizer:
             for slot, key in _SLOTS.items():
                 for name in parts[slot].keys() & self.parameters.keys():
                     parameter, value = self.parameters[name], parts[slot][name]
