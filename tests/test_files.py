@@ -150,6 +150,7 @@ def test_a_flush_that_ends_while_the_log_is_closed_is_no_bug(tmp_path):
     for _ in range(200):
         with AppendLog(tmp_path / "log", sync_seconds=0) as log:
             log.append(b"one\n")
+    assert (tmp_path / "log").read_bytes() == 200 * b"one\n"
 
 
 @pytest.fixture
