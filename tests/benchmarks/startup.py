@@ -28,7 +28,7 @@ def measure(options: Options) -> dict[str, Any]:
         commands = {"torch": [sys.executable, "-c", "import torch"], "rgb": by_rgb, "label": by_both}
         for command in commands.values():
             watch(command)
-        rounds = [{name: watch(command).seconds for name, command in commands.items()} for _ in range(5)]
+        rounds = [{name: watch(command).seconds for name, command in commands.items()} for _ in range(9)]
         return {
             "help_seconds": [watch(vadis("--help")).seconds for _ in range(9)],
             **{f"{name}_seconds": [each[name] for each in rounds] for name in commands},
