@@ -24,13 +24,17 @@ def measure(options: Options) -> dict[str, Any]:
             vadis("classify", "--model", options.model, "--streams", streams, "-f", "jsonl", clip)
             for streams in ("rgb", "both")
         )
-        cold = watch(by_both, VADIS_CACHE=str(Path(folder) / "cache")).seconds
+        cold = _seconds(by_both, VADIS_CACHE=str(Path(folder) / "cache"))
         commands = {"torch": [sys.executable, "-c", "import torch"], "rgb": by_rgb, "label": by_both}
         for command in commands.values():
-            watch(command)
-        rounds = [{name: watch(command).seconds for name, command in commands.items()} for _ in range(9)]
+            _seconds(command)
+        rounds = [{name: _seconds(command) for name, command in commands.items()} for _ in range(9)]
         return {
-            "help_seconds": [watch(vadis("--help")).seconds for _ in range(9)],
+            "help_seconds": [_seconds(vadis("--help")) for _ in range(9)],
             **{f"{name}_seconds": [each[name] for each in rounds] for name in commands},
             "cold_seconds": cold,
         }
+
+
+def _seconds(command: list[str], **environment: str) -> float:
+    return watch(command, step=None, **environment).seconds
