@@ -93,20 +93,20 @@ def resident(pid: int) -> int:
 @pytest.mark.parametrize(
     ("streams", "short_seconds", "long_seconds"),
     [
-        pytest.param("rgb", 10, 100, marks=pytest.mark.slow),
+        pytest.param("rgb", 30, 100, marks=pytest.mark.slow),
         pytest.param("rgb", 60, 3600, marks=pytest.mark.exhaustive),
-        pytest.param("both", 10, 300, marks=pytest.mark.exhaustive),
+        pytest.param("both", 30, 300, marks=pytest.mark.exhaustive),
     ],
 )
 def test_a_long_video_in_the_memory_of_a_short_one(tmp_path, streams, short_seconds, long_seconds):
-    """What a run holds depends by some 6 % on how its threads take turns; what grows does so in every run."""
+    """The most of two runs each, for it depends by some 6 % on how threads take turns; it is there within 30 s."""
     batch, texture = real_batch(tmp_path / "videos", 1), moving_texture(64, (64, 48), seed=0)
 
-    def held(seconds: int) -> list[float]:
+    def held(seconds: int) -> float:
         frames = [texture[index % 64] for index in range(25 * seconds)]
         video = write_video(tmp_path / f"{seconds}.mp4", frames=frames)
         most = [most_memory(batch, video, streams) for _ in range(2)]
         print(f"\n{streams}, {seconds} s: " + ", ".join(f"{each / 1e6:.0f} MB" for each in most))
-        return most
+        return max(most)
 
-    assert min(held(long_seconds)) < 1.1 * max(held(short_seconds))
+    assert held(long_seconds) < 1.1 * held(short_seconds)
